@@ -1,0 +1,54 @@
+# `make serve` and `make test` set up everything they need in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TENSORFLOW ?= tensorflow-cpu
+PORT ?= 8080
+STAMP := $(VENV)/.installed
+
+.PHONY: serve test lint types imports wheel check bench bench-smoke docs protos clean
+
+serve: $(STAMP)  ## Train a small network on handwritten digits and serve it
+	$(BIN)/python examples/digits/train.py .cache/digits
+	@echo "try: $(BIN)/python examples/digits/ask.py --url http://127.0.0.1:$(PORT)"
+	$(BIN)/penstock serve .cache/digits/digits.keras --name digits --port $(PORT)
+
+test: $(STAMP)  ## All tests
+	$(BIN)/pytest -n 2 --dist loadgroup $(TESTS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+imports: $(STAMP)
+	$(BIN)/lint-imports
+
+wheel: $(STAMP)  ## Build the wheel, install it into a clean environment, serve from it
+	$(BIN)/python tools/check_wheel.py
+
+check: lint types imports test wheel bench-smoke  ## What CI runs
+
+bench: $(STAMP)  ## Measure against the peers, rewrite docs/performance.md (needs wrk)
+	$(BIN)/python -m benchmarks.run --json benchmarks/results/latest.json
+	$(BIN)/python -m benchmarks.report benchmarks/results/latest.json
+
+bench-smoke: $(STAMP)
+	$(BIN)/python -m benchmarks.run --smoke
+
+docs: $(STAMP)  ## Rewrite the generated pages
+	$(BIN)/python tools/generate_docs.py
+
+protos: $(STAMP)
+	$(BIN)/python tools/generate_protos.py
+
+clean:
+	rm -rf $(VENV) .cache dist build
+
+$(STAMP): pyproject.toml
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[dev]" $(TENSORFLOW)
+	touch $(STAMP)

@@ -1,0 +1,1 @@
+"""The side-by-side measurement behind `make bench`: models, peers, the runner and its report."""

@@ -1,0 +1,257 @@
+"""`python -m benchmarks.report RESULTS.json`: the figures of a run as docs/performance.md and docs/performance.svg.
+
+Computes nothing that is not in the JSON file but medians and ratios. A profile that was made by hand,
+benchmarks/profile.md, is put into its marked place as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from benchmarks import load, models, works
+from benchmarks.chart import Bar, Panel, svg
+from benchmarks.environments import requirements
+from benchmarks.machine import ROOT
+from benchmarks.results import Results, Summary, read
+from benchmarks.servers import PEER_CONTENDERS, PENSTOCK, Contender
+
+PROFILE = Path(__file__).with_name("profile.md")
+CONTENDERS = (PENSTOCK, *PEER_CONTENDERS)
+OUR_PARTS = ("penstock", "tensorflow", "tensorflow-cpu", "numpy", "uvloop", "httptools", "pysimdjson", "orjson")
+NONE = "–"
+
+
+def page(results: Results, profile: str | None) -> str:
+    """The whole of performance.md."""
+    blocks = [
+        "<!-- Made by `python -m benchmarks.report`: do not edit. -->",
+        "# Performance",
+        introduction(results),
+        "![Throughput of each server at each work](performance.svg)",
+        "## What it must reach",
+        requirements_table(results),
+        "## Side by side",
+        "In brackets: how many times better Penstock is (more requests, less time). Medians of the rounds. Spread: "
+        "from the slowest to the quickest round, as a share of the median. CPU: of all the server's processes, per "
+        "request.",
+        *load_blocks(results),
+        "## Start, tensors, memory",
+        *other_blocks(results),
+        "## How it was measured",
+        method(results),
+        contender_table(results),
+        "## Repeat it",
+        repetition(results),
+        "## Where the time goes",
+        "<!-- profile: benchmarks/profile.md, made by hand, is put in here as it is -->",
+    ]
+    if profile is not None:
+        blocks.append(profile.strip())
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def introduction(results: Results) -> str:
+    machine = results.machine
+    bars = works.bars(results)
+    met, measured = sum(bar.met is True for bar in bars), sum(bar.met is not None for bar in bars)
+    return (
+        f"Measured on {results.date[:10]} at commit `{results.commit}`: {machine['processor']}, {machine['cores']} "
+        f"cores, {machine['memory_gib']} GiB, {machine['system']}, Python {machine['python']}; the load generator ran "
+        f"on the same machine, whose load average was {machine['load_average_before']} before the run. {met} of the "
+        f"{measured} requirements that were measured are met. Machines differ: trust the ratios, and repeat what you "
+        "rely on."
+    )
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def requirements_table(results: Results) -> str:
+    verdicts = {True: "yes", False: "**no**", None: "not measured"}
+    rows = [[bar.work, bar.what, bar.required, bar.measured, verdicts[bar.met]] for bar in works.bars(results)]
+    return table(["work", "figure", "at least / at most", "measured", "met"], rows)
+
+
+def times(better: float | None, worse: float | None) -> str:
+    """Penstock's advantage in brackets; nothing where one of the two figures is missing."""
+    if not better or not worse:
+        return ""
+    ratio = better / worse
+    return f" ({ratio:,.0f}×)" if ratio >= 100 else f" ({ratio:.2f}×)"
+
+
+def per_second(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"
+
+
+def load_blocks(results: Results) -> Iterator[str]:
+    head = ["server", "requests/s", "p50, ms", "p99, ms", "CPU, µs", "spread", "errors"]
+    for each in works.LOADS:
+        if each.name in results.samples or each.name in results.failures:
+            yield f"### {each.title}"
+            yield table(head, (load_row(results, each.name, contender) for contender in present(results, each)))
+
+
+def present(results: Results, work: works.Load) -> list[Contender]:
+    """Who took part in a work, successfully or not; the best peer first."""
+    taking_part = [
+        each
+        for each in CONTENDERS
+        if each.name in results.samples.get(work.name, {}) or each.name in results.failures.get(work.name, {})
+    ]
+    return sorted(taking_part, key=lambda each: (each is not PENSTOCK, -rate(results, work, each)))
+
+
+def rate(results: Results, work: works.Load, contender: Contender) -> float:
+    found = works.summary(results, work.name, contender.name)
+    return found.rate if found else 0.0
+
+
+def load_row(results: Results, work: str, contender: Contender) -> list[str]:
+    found = works.summary(results, work, contender.name)
+    failure = results.failures.get(work, {}).get(contender.name)
+    if found is None:
+        return [contender.title, f"failed: {failure}", *[NONE] * 5]
+    ours = works.summary(results, work, "penstock") if contender is not PENSTOCK else None
+    cells = [
+        f"{per_second(found.rate)}{times(ours.rate if ours else None, found.rate)}",
+        f"{found.p50_ms:.2f}{times(found.p50_ms, ours.p50_ms if ours else None)}",
+        f"{found.p99_ms:.2f}{times(found.p99_ms, ours.p99_ms if ours else None)}",
+        cpu_cell(found, ours),
+        f"{found.spread:.0%}",
+        f"{found.errors}" + (f"; then failed: {failure}" if failure else ""),
+    ]
+    return [contender.title, *cells]
+
+
+def cpu_cell(found: Summary, ours: Summary | None) -> str:
+    if found.cpu_us is None:
+        return NONE
+    return f"{found.cpu_us:,.0f}{times(found.cpu_us, ours.cpu_us if ours else None)}"
+
+
+def other_blocks(results: Results) -> Iterator[str]:
+    ours = statistics.median(results.start_s["penstock"]) if "penstock" in results.start_s else None
+    starts = [
+        [each.title, f"{seconds:.2f}{times(seconds, ours) if each is not PENSTOCK else ''}"]
+        for each in CONTENDERS
+        if each.name in results.start_s
+        for seconds in [statistics.median(results.start_s[each.name])]
+    ]
+    if starts:
+        yield table(["from the command to the first 200, half_plus_two", "s"], starts)
+    if results.tensor_ms:
+        yield table(["a 600 KB tensor there and back", "ms"], tensor_rows(results))
+    if results.unique_mb:
+        rows = [[kind, ", ".join(f"{size:.1f}" for size in sizes)] for kind, sizes in results.unique_mb.items()]
+        yield table(["unique memory (USS) after serving half_plus_two twice, two gateways", "MB of each"], rows)
+    for work in works.OTHERS:
+        for name, reason in results.failures.get(work, {}).items():
+            yield f"{works.OTHERS[work]}: {name} failed: {reason}"
+
+
+def tensor_rows(results: Results) -> list[list[str]]:
+    """The parts, and what is left when the known ones are taken off."""
+    names = {
+        "served": "`application/x-npy` to `/invocations` and back, one kept connection of http.client",
+        "engine": "the same array through `penstock.load(path)(x=…)` in one process",
+        "echo": "as many bytes through a plain loopback socket to another process and back",
+    }
+    medians = {part: statistics.median(figures) for part, figures in results.tensor_ms.items()}
+    rows = [[names[part], f"{value:.3f}"] for part, value in medians.items()]
+    over = works.tensor_overhead_ms(results)
+    if over is not None:
+        rows.append(["served over the engine call alone", f"{over:.3f}"])
+    if over is not None and "echo" in medians:
+        rows.append(["of that, beyond moving the bytes", f"{over - medians['echo']:.3f}"])
+    return rows
+
+
+def method(results: Results) -> str:
+    settings = results.settings
+    return (
+        f"{results.versions['system']['wrk']}, one thread, the same body, connections and seconds for all: "
+        f"{settings['seconds']} s after {settings['warm_up_s']} s of warming up; rounds: {settings['rounds']}, the "
+        "servers in turn (A B C A B C …), one alive at a time, started anew for each round. Before and after, "
+        "each server's answer is compared with TensorFlow's own: 10⁻⁴ of the largest number is allowed. An error is an "
+        "answer above 399 or a broken connection. Each peer is written as its own documentation recommends, in "
+        "`benchmarks/peers/`."
+    )
+
+
+def contender_table(results: Results) -> str:
+    rows = []
+    for each in CONTENDERS:
+        reason = results.missing.get(each.name)
+        installed = results.versions.get(each.name, {})
+        if each is PENSTOCK:
+            wanted: Iterable[str] = OUR_PARTS
+        else:
+            lines = requirements(each.name).read_text().splitlines()
+            wanted = dict.fromkeys([line.split("==")[0].split("[")[0] for line in lines] + ["numpy"])
+        parts = ", ".join(f"{name} {installed[name]}" for name in wanted if name in installed)
+        rows.append([each.title, each.configuration, parts or reason or "not in this run"])
+    return table(["server", "configuration", "versions"], rows)
+
+
+def repetition(results: Results) -> str:
+    """Commands for the whole run, for a part of it, and for a single figure by hand."""
+    body = models.body_path(Path("benchmarks/results/models"), "perceptron")
+    url = "http://127.0.0.1:8080/v1/models/perceptron:predict"
+    by_hand = " ".join(load.wrk_command(url, body, 64, results.settings["seconds"])).replace(f"{ROOT}/", "")
+    commands = [
+        "make bench",
+        "python -m benchmarks.run --only perceptron-64 --peers mosec,fastapi --rounds 5",
+        "python -m benchmarks.report benchmarks/results/latest.json",
+        "",
+        "# one figure by hand",
+        "penstock serve benchmarks/results/models/perceptron &",
+        by_hand,
+    ]
+    return "```sh\n" + "\n".join(commands) + "\n```"
+
+
+def chart(results: Results) -> str:
+    """A panel per work: requests per second, and at one connection the median latency."""
+    panels = []
+    for work in works.LOADS:
+        bars = [_chart_bar(results, work, each) for each in present(results, work) if rate(results, work, each)]
+        unit = "p50 latency, ms: short is good" if work.connections == 1 else "requests per second: long is good"
+        if bars:
+            panels.append(Panel(work.title, f"{unit}; in brackets: how many times better Penstock is", bars))
+    return svg("Penstock and its peers, side by side", panels)
+
+
+def _chart_bar(results: Results, work: works.Load, contender: Contender) -> Bar:
+    found = works.summary(results, work.name, contender.name)
+    assert found is not None
+    ours = works.summary(results, work.name, "penstock") if contender is not PENSTOCK else None
+    if work.connections == 1:
+        ratio = times(found.p50_ms, ours.p50_ms if ours else None)
+        return Bar(contender.title, found.p50_ms, f"{found.p50_ms:.2f} ms{ratio}", contender is PENSTOCK)
+    ratio = times(ours.rate if ours else None, found.rate)
+    return Bar(contender.title, found.rate, f"{per_second(found.rate)}{ratio}", contender is PENSTOCK)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description="Figures to docs/performance.md.")
+    parser.add_argument("results", type=Path, metavar="RESULTS.json")
+    parser.add_argument(
+        "--docs", type=Path, default=ROOT / "docs", metavar="DIR", help="where to write (default: docs)"
+    )
+    options = parser.parse_args()
+    results = read(options.results)
+    profile = PROFILE.read_text() if PROFILE.exists() else None
+    options.docs.mkdir(parents=True, exist_ok=True)
+    (options.docs / "performance.md").write_text(page(results, profile))
+    (options.docs / "performance.svg").write_text(chart(results))
+    print(options.docs / "performance.md")
+
+
+if __name__ == "__main__":
+    main()

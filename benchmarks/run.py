@@ -1,0 +1,131 @@
+"""`make bench`: measures Penstock and its peers side by side on this machine, one server alive at a time.
+
+`python -m benchmarks.run` from the repository's root: exports the models, sets up the peers' environments, measures,
+prints the table of requirements, and writes all figures to a JSON file, from which `python -m benchmarks.report` makes
+the page. Exit code 1: the server under test failed at a work or returned an error. A requirement that is not met shows
+in the table alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks import environments, load, machine, memory, models, start, tensor, throughput, works
+from benchmarks.results import Results, summarize
+from benchmarks.servers import PEER_CONTENDERS, PENSTOCK, Contender, Launch, launch_peer, launch_penstock
+
+RESULTS = Path(__file__).with_name("results")
+SMOKE_PEERS = "fastapi"
+TENSOR_CALLS = 300
+SMOKE_TENSOR_CALLS = 50
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.run", description="Penstock and its peers, side by side."
+    )
+    parser.add_argument("--only", action="append", choices=works.NAMES, metavar="WORK", help=", ".join(works.NAMES))
+    parser.add_argument("--peers", help="comma-separated, or 'none'; default: all", metavar="NAMES")
+    parser.add_argument("--rounds", type=int, help="of each measurement, the contenders in turn (default 3)")
+    parser.add_argument("--seconds", type=int, help="of each measurement (default 10)")
+    parser.add_argument("--warm-up", type=int, help="seconds of load before each measurement (default 2)")
+    parser.add_argument("--smoke", action="store_true", help="one short round of a few works against one peer, for CI")
+    parser.add_argument(
+        "--json", type=Path, default=RESULTS / "latest.json", metavar="FILE", help="default: %(default)s"
+    )
+    parser.add_argument("--models", type=Path, default=RESULTS / "models", metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--server", default=str(Path(sys.executable).with_name("penstock")), metavar="COMMAND")
+    options = parser.parse_args()
+    short = options.smoke
+    options.only = options.only or (works.SMOKE if short else works.NAMES)
+    options.peers = (SMOKE_PEERS if short else None) if options.peers is None else options.peers
+    options.rounds = options.rounds or (1 if short else 3)
+    options.seconds = options.seconds or (1 if short else 10)
+    options.warm_up = options.warm_up or (1 if short else 2)
+    return options
+
+
+def chosen_peers(names: str | None) -> list[Contender]:
+    """The peers named in the option, in their usual order."""
+    if names is None:
+        return list(PEER_CONTENDERS)
+    wanted = set() if names == "none" else set(names.split(","))
+    if unknown := wanted - {peer.name for peer in PEER_CONTENDERS}:
+        raise SystemExit(f"unknown peer {', '.join(unknown)}: choose from {', '.join(p.name for p in PEER_CONTENDERS)}")
+    return [peer for peer in PEER_CONTENDERS if peer.name in wanted]
+
+
+def measure(options: argparse.Namespace) -> Results:
+    """Runs what was asked for; what was measured is written even when the run is interrupted."""
+    wrk = load.require_wrk()
+    before = machine.describe()
+    subprocess.run([sys.executable, str(Path(models.__file__)), str(options.models)], check=True)
+    peers = chosen_peers(options.peers)
+    pythons, missing = environments.prepare(peer.name for peer in peers)
+    server = shlex.split(options.server)
+    plan = throughput.Plan(options.models, options.rounds, options.seconds, options.warm_up)
+    results = Results(
+        date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        commit=machine.commit(),
+        machine=before,
+        settings={"rounds": plan.rounds, "seconds": plan.seconds, "warm_up_s": plan.warm_up_s},
+        versions={
+            "penstock": environments.versions(Path(sys.executable)),
+            **{peer: environments.versions(python) for peer, python in pythons.items()},
+            "system": {"wrk": wrk},
+        },
+        missing=missing,
+    )
+    able = [peer for peer in peers if peer.name in pythons]
+
+    def launch(contender: Contender, model: str) -> Launch:
+        if contender.name == "penstock":
+            return launch_penstock(server, options.models, model)
+        return launch_peer(contender.name, pythons[contender.name], options.models, model)
+
+    try:
+        loads = [each for each in works.LOADS if each.name in options.only]
+        throughput.measure(loads, [PENSTOCK, *able], launch, plan, results)
+        if "start" in options.only:
+            start.measure([PENSTOCK, *(peer for peer in able if peer.name == "fastapi")], launch, plan, results)
+        if "tensor" in options.only:
+            tensor.measure(server, SMOKE_TENSOR_CALLS if options.smoke else TENSOR_CALLS, plan, results)
+        if "memory" in options.only:
+            workers = [peer for peer in able if peer.name == "fastapi"]
+            memory.measure(server, workers, launch, plan, results)
+    finally:
+        results.write(options.json)
+    return results
+
+
+def failed(results: Results) -> bool:
+    """Whether the server under test could not do a work, or answered any request with an error."""
+    ours = [contenders.get("penstock") for contenders in results.samples.values()]
+    answered_errors = any(summarize(rounds).errors for rounds in ours if rounds)
+    return answered_errors or any("penstock" in contenders for contenders in results.failures.values())
+
+
+def main() -> None:
+    options = arguments()
+    # Ended by a timeout or a supervisor, the runner still ends the server that it has started.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        results = measure(options)
+    except load.NoLoadGeneratorError as error:
+        raise SystemExit(str(error)) from error
+    print()
+    for bar in works.bars(results):
+        verdict = {True: "met", False: "NOT MET", None: "-"}[bar.met]
+        print(f"{verdict:8} {bar.work}: {bar.what} {bar.required}: {bar.measured}")
+    print(f"\n{options.json}\nmake the page with: python -m benchmarks.report {options.json}")
+    raise SystemExit(1 if failed(results) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""The contenders: how each server is started, where it answers, and how all its processes are watched and ended.
+
+Guarantees a free port per start, and that nothing a server started outlives its `Running`, whatever happens in between.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Literal
+
+import psutil
+
+from benchmarks import load, models
+
+PEERS = Path(__file__).with_name("peers")
+START_LIMIT_S = 120.0
+STOP_LIMIT_S = 10.0
+POLL_S = 0.005
+
+Name = Literal["penstock", "mosec", "fastapi", "gunicorn_flask", "litserve", "flask_keras"]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A server that is measured. configuration: in a sentence, for the report. models: what it can serve."""
+
+    name: Name
+    title: str
+    configuration: str
+    models: frozenset[str]
+
+
+ALL = frozenset(models.WITH_BODY)
+PENSTOCK = Contender("penstock", "Penstock", "`penstock serve DIR`, no options", ALL)
+PEER_CONTENDERS = (
+    Contender("mosec", "mosec", "2 workers, `max_batch_size=32`, `max_wait_time=10` (ms, its default)", ALL),
+    Contender("fastapi", "FastAPI", "`uvicorn --workers 2`, pydantic body, `def` endpoint, loaded signature", ALL),
+    Contender("gunicorn_flask", "gunicorn + Flask", "`gunicorn --workers 2` (sync workers), loaded signature", ALL),
+    Contender(
+        "litserve",
+        "LitServe",
+        "`workers_per_device=2`, `max_batch_size=32`, `batch_timeout=0.01`, `fast_queue=True`",
+        ALL,
+    ),
+    Contender("flask_keras", "Flask + Keras", "Flask's own threaded server, `model.predict`", frozenset(models.KERAS)),
+)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A command line, and where the server will answer."""
+
+    argv: Sequence[str]
+    port: int
+    path: str
+    cwd: Path | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}{self.path}"
+
+
+class ServerFailedError(Exception):
+    """A server that ended, did not answer in time, or answered wrongly; the text is for the table."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def launch_penstock(command: Sequence[str], directory: Path, model: str) -> Launch:
+    port = free_port()
+    argv = [*command, "serve", str(directory / model), "--port", str(port)]
+    return Launch(argv, port, f"/v1/models/{model}:predict")
+
+
+def launch_peer(name: Name, python: Path, directory: Path, model: str) -> Launch:
+    """The command that each peer's documentation gives; programs come from the peer's own environment."""
+    port = free_port()
+    saved = {"MODEL_PATH": str(models.saved_model_path(directory, model).resolve())}
+    keras_file = str(models.keras_path(directory, model).resolve())
+    tools, bind = python.parent, ["--port", str(port)]
+    commands: dict[str, list[str]] = {
+        "flask_keras": [str(python), "app.py", keras_file, str(port)],
+        "gunicorn_flask": [str(tools / "gunicorn"), "--workers", "2", "--bind", f"127.0.0.1:{port}", "app:app"],
+        "fastapi": [str(tools / "uvicorn"), "app:app", "--workers", "2", *bind, "--no-access-log"],
+        "mosec": [
+            str(python),
+            "server.py",
+            "--address",
+            "127.0.0.1",
+            *bind,
+            "--timeout",
+            "60000",
+            "--log-level",
+            "warning",
+        ],
+        "litserve": [str(python), "server.py", str(port)],
+    }
+    path = "/inference" if name == "mosec" else "/predict"
+    return Launch(commands[name], port, path, PEERS / name, saved)
+
+
+class Running:
+    """A started server and everything that it started."""
+
+    def __init__(self, launch: Launch, log: IO[bytes]) -> None:
+        self.launch = launch
+        self.log = log
+        self.started = time.perf_counter()
+        self.process = subprocess.Popen(
+            launch.argv,
+            cwd=launch.cwd,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", **launch.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            # A session of its own, so that children which lost their parent are still found.
+            start_new_session=True,
+        )
+
+    def wait_for_answer(self, body: bytes) -> float:
+        """Seconds from the start until the first 200."""
+        last = "no answer"
+        while (waited_s := time.perf_counter() - self.started) < START_LIMIT_S:
+            if self.process.poll() is not None:
+                raise ServerFailedError(f"ended with {self.process.returncode} while starting: {self.last_words()}")
+            try:
+                status, answer = load.ask(self.launch.port, self.launch.path, body, START_LIMIT_S - waited_s)
+            except (OSError, http.client.HTTPException) as error:
+                last = str(error) or type(error).__name__
+            else:
+                if status == 200:
+                    return time.perf_counter() - self.started
+                last = f"status {status}: {answer[:200].decode(errors='replace')}"
+            time.sleep(POLL_S)
+        raise ServerFailedError(f"no 200 within {START_LIMIT_S:.0f} s ({last}): {self.last_words()}")
+
+    def last_words(self) -> str:
+        """The end of what the server printed."""
+        self.log.flush()
+        self.log.seek(0)
+        lines = self.log.read().decode(errors="replace").strip().splitlines()
+        return " / ".join(lines[-3:])[-400:] or "it printed nothing"
+
+    def processes(self) -> list[psutil.Process]:
+        """The server's whole tree, and what of its session has been adopted by init."""
+        found: dict[int, psutil.Process] = {}
+        with suppress(psutil.NoSuchProcess):
+            root = psutil.Process(self.process.pid)
+            found = {each.pid: each for each in [root, *root.children(recursive=True)]}
+        for each in psutil.process_iter():
+            with suppress(ProcessLookupError, PermissionError):
+                if os.getsid(each.pid) == self.process.pid:
+                    found.setdefault(each.pid, each)
+        return list(found.values())
+
+    def cpu_s(self) -> float:
+        """CPU seconds used so far, those of children which have ended included."""
+        total = 0.0
+        for each in self.processes():
+            with suppress(psutil.Error):
+                total += sum(each.cpu_times()[:4])
+        return total
+
+    def stop(self) -> None:
+        """Asks the server to end, then makes all that is left of it end."""
+        alive = self.processes()
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        known = {each.pid for each in alive}
+        rest = [*alive, *(each for each in self.processes() if each.pid not in known)]
+        for stop in (signal.SIGTERM, signal.SIGKILL):
+            for each in rest:
+                # psutil refuses a pid that another process has taken over.
+                with suppress(psutil.NoSuchProcess):
+                    each.send_signal(stop)
+            _, rest = psutil.wait_procs(rest, timeout=2.0)
+
+
+@contextmanager
+def running(launch: Launch) -> Iterator[Running]:
+    """Starts a server, and ends it and all its processes on the way out."""
+    with tempfile.TemporaryFile() as log:
+        try:
+            server = Running(launch, log)
+        except OSError as error:
+            raise ServerFailedError(f"cannot start {launch.argv[0]}: {error.strerror}") from error
+        try:
+            yield server
+        finally:
+            server.stop()

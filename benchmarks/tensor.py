@@ -1,0 +1,182 @@
+"""A 600 KB tensor to a host and back, and the parts of that: the engine call alone, and the bare bytes over loopback.
+
+served: application/x-npy to /invocations and back on one kept connection of http.client. engine: the same array through
+`penstock.load` in a process of its own. echo: as many bytes through a plain socket to another process and back.
+Each is the median of one round's calls.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import multiprocessing
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks import models
+from benchmarks.results import Results
+from benchmarks.servers import Launch, Running, ServerFailedError, free_port, running
+from benchmarks.throughput import Plan
+
+MODEL = "identity"
+NPY = "application/x-npy"
+WARM_UP_CALLS = 20
+
+
+def measure(server_command: list[str], calls: int, plan: Plan, results: Results) -> None:
+    """Adds one figure of each part per round."""
+    for number in range(plan.rounds):
+        try:
+            parts = {
+                "served": served_ms(server_command, plan.directory, calls),
+                "engine": engine_ms(plan.directory, calls),
+                "echo": echo_ms(calls),
+            }
+        except ServerFailedError as error:
+            results.fail("tensor", "penstock", str(error))
+            return
+        told = ", ".join(f"{part} {value:.3f} ms" for part, value in parts.items())
+        print(f"tensor, round {number + 1} of {plan.rounds}: {told}", flush=True)
+        for part, value in parts.items():
+            results.tensor_ms.setdefault(part, []).append(value)
+
+
+def tensor() -> npt.NDArray[np.float32]:
+    return np.random.default_rng(models.SEED).random((1, models.FLAT_IMAGE), np.float32)
+
+
+def median_ms(call: Callable[[], object], calls: int) -> float:
+    for _ in range(WARM_UP_CALLS):
+        call()
+    taken: list[float] = []
+    for _ in range(calls):
+        begin = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - begin)
+    return statistics.median(taken) * 1e3
+
+
+def served_ms(server_command: list[str], directory: Path, calls: int) -> float:
+    """The whole way, the answer read but not parsed; the first answer is compared with what was sent."""
+    port = free_port()
+    argv = [*server_command, "serve", str(directory / MODEL), "--port", str(port)]
+    array = tensor()
+    file = io.BytesIO()
+    np.save(file, array)
+    body = file.getvalue()
+    with running(Launch(argv, port, "/ping")) as server:
+        connection = connect(server)
+
+        def call() -> bytes:
+            connection.request("POST", "/invocations", body, {"Content-Type": NPY, "Accept": NPY})
+            response = connection.getresponse()
+            answer = response.read()
+            if response.status != 200:
+                raise ServerFailedError(
+                    f"/invocations answered {response.status}: {answer[:200].decode(errors='replace')}"
+                )
+            return answer
+
+        try:
+            if not np.array_equal(np.load(io.BytesIO(call())), array):
+                raise ServerFailedError("/invocations answered another tensor than was sent")
+            return median_ms(call, calls)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise ServerFailedError(f"/invocations: {error}") from error
+        finally:
+            connection.close()
+
+
+def connect(server: Running) -> http.client.HTTPConnection:
+    """A connection to the server, once its /ping says 200."""
+    deadline = time.perf_counter() + 60
+    while time.perf_counter() < deadline and server.process.poll() is None:
+        connection = http.client.HTTPConnection("127.0.0.1", server.launch.port, timeout=60)
+        try:
+            connection.request("GET", server.launch.path)
+            response = connection.getresponse()
+            response.read()
+            if response.status == 200:
+                return connection
+        except (OSError, http.client.HTTPException):
+            pass
+        connection.close()
+        time.sleep(0.01)
+    raise ServerFailedError(f"no 200 from {server.launch.path}: {server.last_words()}")
+
+
+def engine_ms(directory: Path, calls: int) -> float:
+    """In a process of its own: a TensorFlow that the runner had loaded would count as its load from here on."""
+    path = str(models.saved_model_path(directory, MODEL))
+    command = [sys.executable, "-m", "benchmarks.tensor", path, str(calls)]
+    result = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise ServerFailedError(f"penstock.load: {(result.stderr.strip().splitlines() or ['it said nothing'])[-1]}")
+    return float(json.loads(result.stdout.splitlines()[-1]))
+
+
+def call_engine(path: str, calls: int) -> None:
+    """Prints the milliseconds of one in-process call."""
+    import penstock
+
+    model, array = penstock.load(path), tensor()
+    print(json.dumps(median_ms(lambda: model(x=array), calls)))
+
+
+def echo_ms(calls: int) -> float:
+    """As many bytes as the tensor has, to another process and back, through a loopback TCP socket."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    size = models.FLAT_IMAGE * 4
+    process = context.Process(target=echo, args=(theirs, size), daemon=True)
+    process.start()
+    try:
+        with socket.create_connection(("127.0.0.1", ours.recv())) as link:
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            out, back = bytes(size), bytearray(size)
+
+            def call() -> None:
+                link.sendall(out)
+                fill(link, back)
+
+            return median_ms(call, calls)
+    finally:
+        process.terminate()
+        process.join()
+
+
+def echo(port: Connection, size: int) -> None:
+    """Tells its port, then sends back each `size` bytes once all are there, as a server that needs whole bodies."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port.send(listener.getsockname()[1])
+        link, _ = listener.accept()
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        buffer = bytearray(size)
+        with link:
+            while fill(link, buffer):
+                link.sendall(buffer)
+
+
+def fill(link: socket.socket, buffer: bytearray) -> bool:
+    """Reads until the buffer is full; False when the peer has closed."""
+    view = memoryview(buffer)
+    while view:
+        count = link.recv_into(view)
+        if not count:
+            return False
+        view = view[count:]
+    return True
+
+
+if __name__ == "__main__":
+    call_engine(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,39 @@
+"""An example request, made from a signature: for the page, the OpenAPI document and the line at the start."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import orjson
+
+from penstock.tensors import Signature, TensorSpec
+
+_MAX_ELEMENTS = 1024
+
+
+def example_value(spec: TensorSpec, *, is_row: bool) -> Any:
+    """A value for an input: of one row (without the first dimension), or of the whole tensor."""
+    shape = spec.shape or ()
+    sizes = [size or 1 for size in (shape[1:] if is_row else shape)]
+    element: Any = {"b": False, "O": "text"}.get(spec.dtype.numpy.kind, 0 if spec.dtype.numpy.kind in "iu" else 0.5)
+    if prod(sizes) > _MAX_ELEMENTS:
+        return "…"
+    value = element
+    for size in reversed(sizes):
+        value = [value] * size
+    return value
+
+
+def example_body(signature: Signature) -> str:
+    """The JSON body of a predict request with one row, or in columns where inputs have no rows."""
+    body: dict[str, Any] = {}
+    if signature.name != "serving_default":
+        body["signature_name"] = signature.name
+    specs = list(signature.inputs.values())
+    if specs and all(spec.shape is None or len(spec.shape) > 0 for spec in specs):
+        rows = {spec.name: example_value(spec, is_row=True) for spec in specs}
+        body["instances"] = [next(iter(rows.values())) if len(rows) == 1 else rows]
+    else:
+        body["inputs"] = {spec.name: example_value(spec, is_row=False) for spec in specs}
+    return orjson.dumps(body).decode()

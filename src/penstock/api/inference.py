@@ -1,0 +1,127 @@
+"""The way of a request through a gateway, the same for every API: find, decode, submit; then encode and answer.
+
+Guarantees: a request that comes in here is answered exactly once, and counted exactly once, with the time of each stage.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from penstock.errors import Internal, PenstockError
+from penstock.observe.log import get_logger
+from penstock.observe.metrics import STAGES, Metrics, Recorder
+from penstock.serving.call import Call
+from penstock.serving.routes import Routes, Servable
+from penstock.tensors import Array, Signature
+from penstock.wire.request import Request, Response
+
+log = get_logger("api")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A decoded request: what to run, and how its outputs become an answer."""
+
+    servable: Servable
+    signature: Signature
+    inputs: tuple[Array, ...]
+    encode: Callable[[Call], Response]
+
+
+Decode = Callable[[Request], Prepared]
+EncodeError = Callable[[PenstockError], Response]
+
+
+class Inference:
+    """Runs requests. One for a gateway; `routes` say where, `metrics` keep count."""
+
+    def __init__(self, routes: Routes, metrics: Metrics, *, timeout_s: float, server_timing: bool) -> None:
+        self.routes = routes
+        self._metrics = metrics
+        self._timeout_ns = int(timeout_s * 1e9)
+        self._server_timing = server_timing
+        self._recorders: dict[tuple[str, int, str], Recorder] = {}
+
+    def start(self, request: Request, api: str, decode: Decode, encode_error: EncodeError) -> None:
+        """Begins a request; its answer follows when the model has run."""
+        try:
+            prepared = decode(request)
+        except PenstockError as error:
+            self._recorder("", 0, api).failed(error.code.name)
+            request.answer(encode_error(error))
+            return
+        servable = prepared.servable
+        running = _Running(self, request, prepared, self._recorder(servable.model, servable.version, api), encode_error)
+        deadline_ns = request.read_ns + self._timeout_ns
+        call = Call(servable, prepared.signature, prepared.inputs, deadline_ns, running.done)
+        running.recorder.began()
+        try:
+            servable.submit(call)
+        except PenstockError as error:
+            call.fail(error)
+
+    def _recorder(self, model: str, version: int, api: str) -> Recorder:
+        key = (model, version, api)
+        recorder = self._recorders.get(key)
+        if recorder is None:
+            recorder = self._recorders[key] = self._metrics.recorder(model, version, api)
+        return recorder
+
+    def timing_fields(self, durations_ns: tuple[int, ...]) -> bytes:
+        """The Server-Timing header of a request, where it is wanted: milliseconds by stage, up to encode."""
+        if not self._server_timing:
+            return b""
+        parts = [f"{stage};dur={ns / 1e6:.3f}" for stage, ns in zip(STAGES, durations_ns, strict=False)]
+        return f"server-timing: {', '.join(parts)}\r\n".encode()
+
+
+class _Running:
+    """A request that waits for its call."""
+
+    __slots__ = ("_encode_error", "_inference", "_prepared", "_request", "recorder")
+
+    def __init__(
+        self,
+        inference: Inference,
+        request: Request,
+        prepared: Prepared,
+        recorder: Recorder,
+        encode_error: EncodeError,
+    ) -> None:
+        self._inference = inference
+        self._request = request
+        self._prepared = prepared
+        self._encode_error = encode_error
+        self.recorder = recorder
+
+    def done(self, call: Call) -> None:
+        """The end of the call: encodes, answers, counts."""
+        request = self._request
+        code = "OK"
+        try:
+            if call.error is not None:
+                raise call.error
+            response = self._prepared.encode(call)
+        except PenstockError as error:
+            code = error.code.name
+            response = self._encode_error(error)
+        except Exception:
+            log.exception("the answer to request %s cannot be encoded", request.id.decode())
+            code = "INTERNAL"
+            response = self._encode_error(Internal("Internal error; the server's log has the rest."))
+        encoded_ns = time.monotonic_ns()
+        infer_ns = call.infer_ns
+        durations = (
+            request.read_ns - request.first_byte_ns,
+            call.decoded_ns - request.read_ns,
+            call.answered_ns - call.decoded_ns - infer_ns,
+            infer_ns,
+            encoded_ns - call.answered_ns,
+        )
+        timing = self._inference.timing_fields(durations)
+        if timing:
+            response.fields += timing
+        request.answer(response)
+        self.recorder.finished(code, (*durations, time.monotonic_ns() - encoded_ns), call.batch_rows)

@@ -1,0 +1,126 @@
+"""GET /openapi.json: the routes, with the schemas of the models that are served now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from penstock import __version__
+from penstock.api.example import example_body
+from penstock.serving.routes import Model, Routes, State
+from penstock.tensors import Signature, TensorSpec
+
+_ERROR = {
+    "description": "What is wrong, for the one who asked.",
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+}
+
+
+def openapi(routes: Routes) -> dict[str, Any]:
+    """The OpenAPI 3.1 document."""
+    paths: dict[str, Any] = {
+        "/ping": {
+            "get": _operation(
+                "Whether the default model answers",
+                {"200": {"description": "It does."}, "502": {"description": "It does not."}},
+            )
+        },
+        "/metrics": {"get": _operation("Prometheus metrics", {"200": {"description": "Text.", "content": {"text/plain": {}}}})},
+        "/invocations": {"post": _invocations()},
+    }
+    schemas: dict[str, Any] = {
+        "Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
+    }
+    for model in routes.models.values():
+        paths.update(_model_paths(model, schemas))
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Penstock", "version": __version__, "description": "Models served by Penstock."},
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }
+
+
+def _operation(summary: str, responses: dict[str, Any], **others: Any) -> dict[str, Any]:
+    return {"summary": summary, "responses": responses, **others}
+
+
+def _invocations() -> dict[str, Any]:
+    types = ("application/json", "application/jsonlines", "text/csv", "application/x-npy", "application/octet-stream")
+    content: dict[str, Any] = {name: {} for name in types}
+    answer = {
+        "description": "Predictions, in the format of Accept.",
+        "content": {name: {} for name in types if name != types[1]},
+    }
+    return _operation(
+        "SageMaker invocation of the default model",
+        {"200": answer, "default": _ERROR},
+        requestBody={"content": content},
+    )
+
+
+def _model_paths(model: Model, schemas: dict[str, Any]) -> dict[str, Any]:
+    servable = model.latest()
+    base = f"/v1/models/{model.name}"
+    ok = {"200": {"description": "OK", "content": {"application/json": {}}}, "default": _ERROR}
+    paths: dict[str, Any] = {
+        base: {"get": _operation(f"State of the versions of {model.name}", ok)},
+        f"{base}/metadata": {"get": _operation(f"Signatures of {model.name}", ok)},
+    }
+    if servable is None or servable.state is not State.AVAILABLE:
+        return paths
+    references = []
+    for signature in servable.signatures.values():
+        name = f"{model.name}.{signature.name}"
+        schemas[name] = _request_schema(signature)
+        references.append({"$ref": "#/components/schemas/" + name.replace("~", "~0").replace("/", "~1")})
+    first = servable.signatures.get("serving_default") or next(iter(servable.signatures.values()), None)
+    content: dict[str, Any] = {"schema": {"oneOf": references}}
+    if first is not None:
+        content["example"] = orjson.loads(example_body(first))
+    body = {"required": True, "content": {"application/json": content}}
+    for verb in ("predict", "classify", "regress"):
+        paths[f"{base}:{verb}"] = {
+            "post": _operation(
+                f"{verb.capitalize()} with {model.name}",
+                ok,
+                requestBody=body if verb == "predict" else {"content": {"application/json": {}}},
+            )
+        }
+    return paths
+
+
+def _request_schema(signature: Signature) -> dict[str, Any]:
+    """A predict body: rows under `instances`, or columns under `inputs`."""
+    rows = {name: _tensor_schema(spec, spec.shape[1:] if spec.shape else None) for name, spec in signature.inputs.items()}
+    row: dict[str, Any] = {"type": "object", "required": list(rows), "properties": rows}
+    if len(rows) == 1:
+        row = {"anyOf": [next(iter(rows.values())), row]}
+    columns = {name: _tensor_schema(spec, spec.shape) for name, spec in signature.inputs.items()}
+    column: dict[str, Any] = {"type": "object", "required": list(columns), "properties": columns}
+    if len(columns) == 1:
+        column = {"anyOf": [next(iter(columns.values())), column]}
+    return {
+        "type": "object",
+        "properties": {
+            "signature_name": {"const": signature.name},
+            "instances": {"type": "array", "minItems": 1, "items": row},
+            "inputs": column,
+        },
+        "oneOf": [{"required": ["instances"]}, {"required": ["inputs"]}],
+    }
+
+
+def _tensor_schema(spec: TensorSpec, shape: tuple[int | None, ...] | None) -> dict[str, Any]:
+    """Nested arrays of the element's type. Sizes are a hint: the graph decides (so they are described, not demanded)."""
+    kind = spec.dtype.numpy.kind
+    element: dict[str, Any] = {"type": {"b": "boolean", "i": "integer", "u": "integer", "O": "string"}.get(kind, "number")}
+    if kind == "O":
+        element = {"anyOf": [element, {"type": "object", "required": ["b64"], "properties": {"b64": {"type": "string"}}}]}
+    if shape is None:
+        return {"description": f"{spec.dtype.name}, any shape"}
+    schema = element
+    for _ in shape:
+        schema = {"type": "array", "items": schema}
+    return {**schema, "description": f"{spec.dtype.name} {spec.shape_text()}"}

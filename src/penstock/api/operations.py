@@ -1,0 +1,45 @@
+"""What people and monitoring ask of the server itself: the page at /, /openapi.json, /metrics."""
+
+from __future__ import annotations
+
+import orjson
+
+from penstock.api.openapi import openapi
+from penstock.api.page import page
+from penstock.api.router import Handler
+from penstock.observe.metrics import Collect, Collected, HostFigures, exposition
+from penstock.serving.routes import Routes
+from penstock.wire.request import Request, Response
+
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Operations:
+    """/, /openapi.json and /metrics. `collect` gets the figures of all gateways."""
+
+    def __init__(self, routes: Routes, collect: Collect) -> None:
+        self._routes = routes
+        self._collect = collect
+
+    def match(self, method: str, path: str) -> Handler | None:
+        handlers = {"/": self._page, "/openapi.json": self._openapi, "/metrics": self._metrics}
+        return handlers.get(path) if method == "GET" else None
+
+    def _page(self, request: Request) -> None:
+        host = request.head.field(b"host") or "127.0.0.1:8080"
+        request.answer(Response(200, page(self._routes, host).encode(), "text/html; charset=utf-8"))
+
+    def _openapi(self, request: Request) -> None:
+        request.answer(Response(200, orjson.dumps(openapi(self._routes), option=orjson.OPT_INDENT_2)))
+
+    def _metrics(self, request: Request) -> None:
+        def answer(collected: Collected) -> None:
+            states = [
+                (servable.model, servable.version, servable.state.value)
+                for model in self._routes.models.values()
+                for servable in model.versions.values()
+            ]
+            hosts = [HostFigures(*restarts) for restarts in collected.restarts]
+            request.answer(Response(200, exposition(collected.snapshots, hosts, states), _METRICS_TYPE))
+
+        self._collect(answer)

@@ -1,0 +1,137 @@
+"""SageMaker's single-model endpoint: /ping and /invocations (contract §1 and 2, generation C)."""
+
+from __future__ import annotations
+
+from functools import partial
+from http import HTTPStatus
+
+import numpy as np
+
+from penstock.api.inference import Inference, Prepared
+from penstock.api.router import Handler
+from penstock.api.tfs_rest import Target, TfsRest, error_response
+from penstock.codec.binary import decode_npy, decode_npz, decode_octet_stream, encode_npy, encode_npz, encode_octet_stream, is_npz
+from penstock.codec.csv import array_to_csv, csv_to_array, csv_to_json
+from penstock.codec.custom_attributes import parse_custom_attributes
+from penstock.codec.invocation import Format, media_type, negotiate, to_tfs_json
+from penstock.errors import InvalidArgument
+from penstock.serving.call import Call
+from penstock.serving.routes import Servable
+from penstock.tensors import Array, Signature, TensorSpec
+from penstock.wire.request import Request, Response
+
+_CSV_TYPE = "text/csv"
+_NPY_TYPE = "application/x-npy"
+_NPZ_TYPE = "application/x-npz"
+_OCTET_TYPE = "application/octet-stream"
+
+
+class SageMaker:
+    """/ping and /invocations. `default_model` answers where the request names none."""
+
+    def __init__(self, inference: Inference, default_model: str) -> None:
+        self._inference = inference
+        self._routes = inference.routes
+        self._default_model = default_model
+        self._tfs = TfsRest(inference)
+
+    def match(self, method: str, path: str) -> Handler | None:
+        if path == "/ping":
+            return self._ping if method == "GET" else _not_allowed
+        if path == "/invocations":
+            return self._invoke if method == "POST" else _not_allowed
+        return None
+
+    def _ping(self, request: Request) -> None:
+        """200 when the model answers requests, else 502: what the container's own /ping says."""
+        model = self._routes.models.get(self._default_model)
+        is_up = model is not None and model.latest() is not None
+        request.answer(Response(200 if is_up else HTTPStatus.BAD_GATEWAY, b""))
+
+    def _invoke(self, request: Request) -> None:
+        self._inference.start(request, "sagemaker:invocations", self._decode, error_response)
+
+    def _decode(self, request: Request) -> Prepared:
+        head = request.head
+        attributes = parse_custom_attributes(head.field(b"x-amzn-sagemaker-custom-attributes"))
+        target = Target(attributes.model_name or self._default_model, attributes.model_version, None)
+        kind, parameters = media_type(head.content_type)
+        accepted = negotiate(head.field(b"accept"))
+        if kind in (_NPY_TYPE, _NPZ_TYPE, _OCTET_TYPE, _CSV_TYPE):
+            prepared = self._decode_arrays(target, kind, parameters, request) if attributes.method == "predict" else None
+            if prepared is None:
+                request.body = csv_to_json(request.body) if kind == _CSV_TYPE else request.body
+        else:
+            request.body = to_tfs_json(head.content_type, request.body)
+            prepared = None
+        if prepared is None:
+            decode = self._tfs.decode_predict if attributes.method == "predict" else self._tfs.decode_examples
+            prepared = decode(target, attributes.method, request)
+        if attributes.method != "predict" or accepted in (Format.JSON, Format.JSON_LINES):
+            return prepared
+        return Prepared(prepared.servable, prepared.signature, prepared.inputs, partial(_encode, accepted))
+
+    def _decode_arrays(self, target: Target, kind: str, parameters: dict[str, str], request: Request) -> Prepared | None:
+        """A body that is arrays, without a way through JSON; None for CSV that is not all numbers."""
+        servable: Servable = self._routes.find(target.name, target.version)
+        signature = servable.signature("")
+        if kind == _OCTET_TYPE:
+            inputs = _named(signature, decode_octet_stream(request.body, signature, parameters))
+        elif kind == _CSV_TYPE:
+            if len(signature.inputs) != 1 or next(iter(signature.inputs.values())).dtype.numpy.kind != "f":
+                return None
+            array = csv_to_array(request.body)
+            if array is None:
+                return None
+            inputs = _named(signature, array)
+        else:
+            inputs = _named(signature, decode_npz(request.body) if is_npz(request.body) else decode_npy(request.body))
+        return Prepared(servable, signature, inputs, TfsRest.rows)
+
+
+def _named(signature: Signature, found: Array | dict[str, Array]) -> tuple[Array, ...]:
+    """The arrays of a body in the signature's order and dtypes. Raises InvalidArgument."""
+    if not isinstance(found, dict):
+        if len(signature.inputs) != 1:
+            names = ", ".join(signature.inputs)
+            raise InvalidArgument(f"The body is one array, and the model takes {len(signature.inputs)}: {names}. Send .npz.")
+        found = dict.fromkeys(signature.inputs, found)
+    missing = [name for name in signature.inputs if name not in found]
+    if missing:
+        raise InvalidArgument(f"Missing named input: {missing[0]} in the body.")
+    return tuple(_cast(spec, found[name]) for name, spec in signature.inputs.items())
+
+
+def _cast(spec: TensorSpec, array: Array) -> Array:
+    """`array` in the dtype that the model takes; numbers are converted where none is changed into another kind."""
+    wanted = spec.dtype.numpy
+    if spec.dtype.is_string:
+        if array.dtype.kind not in "SUO":
+            raise InvalidArgument(f"Input {spec.name}: expected strings, got {array.dtype}.")
+        texts = [item if isinstance(item, bytes) else str(item).encode() for item in array.ravel().tolist()]
+        result = np.empty(len(texts), np.object_)
+        result[:] = texts
+        return result.reshape(array.shape)
+    if array.dtype == wanted:
+        return np.ascontiguousarray(array)
+    if not np.can_cast(array.dtype, wanted, "same_kind"):
+        raise InvalidArgument(f"Input {spec.name}: expected {spec.dtype.name}, got {array.dtype}.")
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array.astype(wanted))
+
+
+def _encode(accepted: Format, call: Call) -> Response:
+    if accepted is Format.CSV:
+        return Response(200, array_to_csv(call.results), _CSV_TYPE)
+    if accepted is Format.NPY:
+        if len(call.results) != 1:
+            return Response(200, encode_npz(call.results), _NPZ_TYPE)
+        return Response(200, b"".join(encode_npy(next(iter(call.results.values())))), _NPY_TYPE)
+    if accepted is Format.OCTET_STREAM:
+        buffers, content_type = encode_octet_stream(call.results)
+        return Response(200, b"".join(buffers), content_type)
+    return TfsRest.rows(call)
+
+
+def _not_allowed(request: Request) -> None:
+    request.answer(Response(405, b'{"error": "Method Not Allowed"}'))

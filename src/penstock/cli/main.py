@@ -1,0 +1,124 @@
+"""The command `penstock`. Each command's work is in a module of its own, imported when it is called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+# One process a gateway and a host: BLAS threads in each would only fight. Before anything imports NumPy.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import click
+
+from penstock import __version__
+from penstock.cli.options import build_options, serve_options
+from penstock.errors import PenstockError, UsageError
+from penstock.process.zygote_process import starting
+
+
+class _Group(click.Group):
+    """Turns our errors into one line and exit code 2 or 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            _say(str(error))
+            sys.exit(2)
+        except PenstockError as error:
+            _say(error.message)
+            sys.exit(1)
+
+
+def _say(message: str) -> None:
+    click.echo(f"penstock: error: {message}", err=True)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="penstock")
+def cli() -> None:
+    """Serve TensorFlow and Keras models."""
+
+
+@cli.command(name="serve")
+@click.argument("path", required=False)
+@click.option("--model", "models", multiple=True, metavar="NAME=PATH", help="A model to serve; can be repeated.")
+@click.option("--name", help="Name of the model at PATH.")
+@click.option("--config", metavar="FILE", help="TOML file with options.")
+@serve_options()
+def serve_command(path: str | None, models: tuple[str, ...], name: str | None, config: str | None, **given: Any) -> None:
+    """Serve the model at PATH: a SavedModel, a folder of versions, model.tar.gz, or a .keras or .h5 file."""
+    options = build_options(given, config, os.environ)
+    with starting(options.log_format, options.op_library) as engine:
+        from penstock.cli.serve import serve
+
+        serve(path, models, name, options, engine)
+
+
+@cli.command()
+@click.argument("path")
+@click.option("--tags", default="serve", help="Tags of the graph, separated by commas.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def inspect(path: str, tags: str, as_json: bool) -> None:
+    """Show what is in the model at PATH: signatures, types, sizes, versions, state, missing operations."""
+    from penstock.cli.inspect import inspect_model
+
+    inspect_model(path, tuple(tags.split(",")), as_json)
+
+
+@cli.command()
+@click.argument("path")
+@click.option("--json", "body", metavar="BODY", help='TensorFlow Serving\'s JSON body, or @FILE: {"instances": …}.')
+@click.option("--input", "inputs", multiple=True, metavar="NAME=FILE.npy", help="An input; can be repeated.")
+@click.option("--signature", default="", help="Signature to run.")
+@click.option("--output", "output", metavar="FILE", help="Write .npz (or .npy) instead of printing.")
+def predict(path: str, body: str | None, inputs: tuple[str, ...], signature: str, output: str | None) -> None:
+    """Run the model at PATH once, without a server."""
+    from penstock.cli.predict import predict_once
+
+    predict_once(path, body, inputs, signature, output)
+
+
+@cli.command()
+@click.argument("source")
+@click.argument("target")
+def export(source: str, target: str) -> None:
+    """Export a Keras file as a SavedModel: TARGET/1."""
+    from penstock.savedmodel.keras import export_to
+
+    export_to(source, target)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> None:
+    """Show what is installed, what is missing, and what would be used."""
+    from penstock.cli.doctor import examine
+
+    examine(as_json)
+
+
+@cli.group()
+def sagemaker() -> None:
+    """Be SageMaker's TensorFlow container."""
+
+
+@sagemaker.command(name="serve")
+@click.option("--root", default="/opt/ml/model", show_default=True, help="Where the model is.")
+@click.option("--config", metavar="FILE", help="TOML file with options.")
+@serve_options()
+def sagemaker_serve(root: str, config: str | None, **given: Any) -> None:
+    """Serve /opt/ml/model as SAGEMAKER_* variables say."""
+    from penstock.cli.sagemaker import sagemaker_options
+
+    options, settings = sagemaker_options(config, given, os.environ)
+    with starting(options.log_format, options.op_library) as engine:
+        from penstock.cli.serve import serve_sagemaker
+
+        serve_sagemaker(root, options, settings, engine)
+
+
+def main() -> None:
+    """The console script."""
+    cli(prog_name="penstock")

@@ -1,0 +1,194 @@
+"""Classify and Regress over REST, TensorFlow Serving's JSON in both directions (contract §1.5).
+
+A request is a list of tf.Examples written as JSON; the model gets them serialized, in a tensor of strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from penstock.codec.example import Feature, serialize_example
+from penstock.codec.json_bytes import bytes_of_text, decode_base64, is_base64_object
+from penstock.codec.json_encode import encode_array, encode_each
+from penstock.codec.json_parse import parse_tree
+from penstock.codec.json_text import printable, quote, type_name
+from penstock.codec.tfs_predict import signature_name_of
+from penstock.errors import InvalidArgument
+from penstock.tensors import Array, Signature, dtype_of_array
+
+_KIND_NAMES: dict[type, str] = {bytes: "bytes", float: "float", int: "int64"}
+
+
+@dataclass(slots=True)
+class ExamplesRequest:
+    """A decoded request: `examples` is an object array [N] of serialized tf.Examples, the context merged into each."""
+
+    signature: Signature
+    examples: Array
+
+
+def decode_examples(body: bytes, method: str, find_signature: Callable[[str], Signature]) -> ExamplesRequest:
+    """The request that `body` holds for `method` ("classify" or "regress").
+
+    `find_signature` gets the name ("" where there is none) and raises for what is unknown; it is asked last, as in
+    TensorFlow Serving. Raises InvalidArgument, also for a signature that the method cannot use.
+    """
+    root = parse_tree(body)
+    name = signature_name_of(root)
+    context = _example(root["context"]) if "context" in root else b""
+    if "examples" not in root:
+        # TensorFlow Serving says classify for regress too
+        raise InvalidArgument(f"JSON Value: {quote(root)} When method is classify, key 'examples' is expected and was not found")
+    values = root["examples"]
+    if type(values) is not list:
+        raise InvalidArgument(f"JSON Value: {quote(root)} Expecting 'examples' value to be an list/array")
+    if not values:
+        raise InvalidArgument(f"JSON Value: {quote(root)} 'examples' value is an empty array")
+    examples = np.empty(len(values), np.object_)
+    examples[:] = [context + _example(value) for value in values]
+    signature = find_signature(name)
+    check = _check_classification if method == "classify" else _check_regression
+    check(signature)
+    return ExamplesRequest(signature, examples)
+
+
+def encode_classification(signature: Signature, outputs: Mapping[str, Array], example_count: int) -> bytes:
+    """`{"results": [[["label", score], ...], ...]}` from `classes` (string [N, k]) and `scores` (float [N, k]).
+
+    Either may be missing: then the labels are empty, or the scores zero. Raises InvalidArgument for other shapes and
+    types.
+    """
+    classes, scores = outputs.get("classes"), outputs.get("scores")
+    if classes is not None:
+        _check_matrix(classes, "classes", "DT_STRING", example_count)
+    if scores is not None:
+        _check_matrix(scores, "scores", "DT_FLOAT", example_count)
+    if classes is not None and scores is not None and classes.shape[1] != scores.shape[1]:
+        raise InvalidArgument(
+            f"Tensors class and score should match in dim_size(1). Got {classes.shape[1]} vs. {scores.shape[1]}"
+        )
+    shape = classes.shape if classes is not None else scores.shape if scores is not None else None
+    if shape is None:
+        raise _without_outputs(signature)
+    if example_count == 0:
+        raise InvalidArgument("Cannot convert empty ClassificationResults to JSON")
+    pairs = list(map(b"[%b,%b]".__mod__, zip(_labels(classes, shape), _scores(scores, shape), strict=True)))
+    width = shape[1]
+    rows = [b",".join(pairs[index * width : (index + 1) * width]) for index in range(example_count)]
+    return b'{"results":[[' + b"],[".join(rows) + b"]]}"
+
+
+def encode_regression(signature: Signature, outputs: Mapping[str, Array], example_count: int) -> bytes:
+    """`{"results": [v, ...]}` from `outputs`, float [N] or [N, 1]. Raises InvalidArgument for others."""
+    array = outputs.get("outputs")
+    if array is None:
+        raise InvalidArgument(f"No regression outputs found in SignatureDef: {signature.name}")
+    if array.ndim != 1 and not (array.ndim == 2 and array.shape[1] == 1):
+        raise InvalidArgument(
+            "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got " + _shape_text(array)
+        )
+    if len(array) != example_count:
+        raise InvalidArgument(f"Input batch size did not match output batch size: {example_count} vs. {len(array)}")
+    if _enum_name(array) != "DT_FLOAT":
+        raise InvalidArgument(f"Expected output Tensor of DT_FLOAT.  Got: {_enum_name(array)}")
+    if example_count == 0:
+        raise InvalidArgument("Cannot convert empty RegressionResults to JSON")
+    return b'{"results":' + encode_array(array.reshape(-1)) + b"}"
+
+
+def _example(value: Any) -> bytes:
+    if type(value) is not dict:
+        raise InvalidArgument(f"Example must be JSON object but got JSON {type_name(value)}")
+    return serialize_example({bytes_of_text(name): _feature(name, content) for name, content in value.items()})
+
+
+def _feature(name: str, content: Any) -> Feature:
+    values: list[Any] = []
+    for element in content if type(content) is list else [content]:
+        value = _element(name, element)
+        if values and type(value) is not type(values[0]):
+            kind = _KIND_NAMES[type(values[0])]
+            raise InvalidArgument(f"Unexpected element type in feature: {printable(name)} expecting type: {kind}")
+        if type(value) is int and value >= 2**63:
+            raise InvalidArgument(f"Feature: {printable(name)} has uint64_t element. Only int64_t is supported.")
+        values.append(value)
+    return values
+
+
+def _element(name: str, element: Any) -> bytes | float | int:
+    if type(element) is str:
+        return bytes_of_text(element)
+    if type(element) is float:
+        return element
+    if type(element) is bool or type(element) is int:
+        return int(element)
+    if not is_base64_object(element):
+        raise InvalidArgument(f"Feature: {printable(name)} has element with unexpected JSON type: {type_name(element)}")
+    decoded = decode_base64(element["b64"])
+    if decoded is None:
+        raise InvalidArgument("Unable to base64 decode")
+    return decoded
+
+
+def _check_classification(signature: Signature) -> None:
+    if len(signature.inputs) != 1:
+        raise InvalidArgument("Expected one input Tensor.")
+    if len(signature.outputs) not in (1, 2):
+        raise InvalidArgument(f"Expected one or two output Tensors, found {len(signature.outputs)}")
+    if "inputs" not in signature.inputs:
+        raise InvalidArgument(f"No classification inputs found in SignatureDef: {signature.name}")
+    if signature.outputs.keys().isdisjoint(("classes", "scores")):
+        raise _without_outputs(signature)
+
+
+def _check_regression(signature: Signature) -> None:
+    if len(signature.inputs) != 1:
+        raise InvalidArgument("Expected one input Tensor.")
+    if len(signature.outputs) != 1:
+        raise InvalidArgument("Expected one output Tensor.")
+    if "inputs" not in signature.inputs:
+        raise InvalidArgument(f"No regression inputs found in SignatureDef: {signature.name}")
+    if "outputs" not in signature.outputs:
+        raise InvalidArgument(f"No regression outputs found in SignatureDef: {signature.name}")
+
+
+def _without_outputs(signature: Signature) -> InvalidArgument:
+    return InvalidArgument(
+        'Expected classification signature outputs to contain at least one of "classes" or "scores". '
+        f"Signature was: {signature.name}"
+    )
+
+
+def _check_matrix(array: Array, name: str, enum_name: str, example_count: int) -> None:
+    if array.ndim != 2:
+        raise InvalidArgument(f"Expected Tensor shape: [batch_size num_classes] but got {_shape_text(array)}")
+    if _enum_name(array) != enum_name:
+        raise InvalidArgument(f"Expected {name} Tensor of {enum_name}. Got: {_enum_name(array)}")
+    if len(array) != example_count:
+        raise InvalidArgument(f"Expected {name} output batch size of {example_count}. Got: {len(array)}")
+
+
+def _labels(classes: Array | None, shape: tuple[int, ...]) -> list[bytes]:
+    return [b'""'] * (shape[0] * shape[1]) if classes is None else encode_each(classes.reshape(-1))
+
+
+def _scores(scores: Array | None, shape: tuple[int, ...]) -> list[bytes]:
+    count = shape[0] * shape[1]
+    if scores is None or not count:
+        return [b"0.0"] * count
+    return encode_array(scores.reshape(-1))[1:-1].split(b",")
+
+
+def _shape_text(array: Array) -> str:
+    return "[" + ",".join(map(str, array.shape)) + "]"
+
+
+def _enum_name(array: Array) -> str:
+    try:
+        return dtype_of_array(array).enum_name
+    except KeyError:
+        return str(array.dtype)

@@ -1,0 +1,141 @@
+"""What a call of one signature with one set of outputs needs, worked out once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from penstock.engine.tensorflow_library import CData, Library, ffi
+from penstock.engine.tensorflow_status import Status
+from penstock.errors import InvalidArgument
+from penstock.tensors import Array, DType, Signature, TensorSpec, dtype_of_array, dtype_of_number
+
+_TENSORS = ffi.typeof("TF_Tensor*[]")
+_OUTPUTS = ffi.typeof("TF_Output[]")
+
+
+class Call:
+    """The C arrays of one call under way: one thread's at a time."""
+
+    __slots__ = ("inputs", "outputs", "status")
+
+    def __init__(self, library: Library, num_inputs: int, num_outputs: int) -> None:
+        self.inputs: CData = ffi.new(_TENSORS, num_inputs)
+        self.outputs: CData = ffi.new(_TENSORS, num_outputs)
+        self.status = Status(library)
+
+
+class Plan:
+    """Feeds and fetches of a signature, and the calls that are free for the next run.
+
+    TensorFlow refuses to fetch what is fed: an output that is an input's tensor is in `echoes`, as (output, input).
+    `fetched` has each tensor once, with all the outputs that it serves.
+    """
+
+    __slots__ = ("_library", "calls", "echoes", "feeds", "fetched", "fetches", "inputs", "signature")
+
+    def __init__(self, library: Library, graph: CData, signature: Signature, outputs: Sequence[str]) -> None:
+        self._library = library
+        self.signature = signature
+        self.calls: list[Call] = []
+        self.inputs: tuple[tuple[str, DType], ...] = tuple((s.name, s.dtype) for s in signature.inputs.values())
+        fed = {spec.tensor: spec.name for spec in signature.inputs.values()}
+        served: dict[str, list[str]] = {}
+        echoes = []
+        for spec in _chosen(signature, outputs):
+            if spec.tensor in fed:
+                echoes.append((spec.name, fed[spec.tensor]))
+            else:
+                served.setdefault(spec.tensor, []).append(spec.name)
+        self.echoes = tuple(echoes)
+        fetches = [_locate(library, graph, signature, tensor) for tensor in served]
+        self.feeds: CData = ffi.new(_OUTPUTS, [_locate(library, graph, signature, tensor) for tensor in fed])
+        self.fetches: CData = ffi.new(_OUTPUTS, fetches)
+        # The graph's own element types: memory is read by them, and a signature may say something else.
+        self.fetched: tuple[tuple[tuple[str, ...], DType], ...] = tuple(
+            (tuple(names), _element_type(library, signature, names[0], self.fetches[index]))
+            for index, names in enumerate(served.values())
+        )
+
+    def call(self) -> Call:
+        """One of the free calls. Popping is atomic, so threads never get the same."""
+        try:
+            return self.calls.pop()
+        except IndexError:
+            return Call(self._library, len(self.inputs), len(self.fetched))
+
+    def check_names(self, inputs: Mapping[str, Array]) -> None:
+        """Raises InvalidArgument unless exactly the signature's inputs are there (contract TensorFlow Serving §2.1)."""
+        expected = self.signature.inputs
+        if len(inputs) != len(expected):
+            missing = _set(expected.keys() - inputs.keys())
+            raise InvalidArgument(
+                f"input size does not match signature: {len(inputs)}!={len(expected)} "
+                f"len({_set(inputs)}) != len({_set(expected)}). "
+                f"Sent extra: {_set(inputs.keys() - expected.keys())}. Missing but required: {missing}."
+            )
+        for name, spec in expected.items():
+            if name not in inputs:
+                raise InvalidArgument(
+                    f"Signature input alias: {name}(feed name: {spec.tensor}) not found in request and no default value "
+                    f"provided. Inputs expected to be in the request {_set(inputs)}, or default input alias set: "
+                    f"{','.join(sorted(self.signature.defaults))}"
+                )
+
+
+def native(array: Array, name: str, dtype: DType) -> Array:
+    """`array` in native byte order. Raises InvalidArgument if its elements are not those of `dtype`."""
+    try:
+        given = dtype_of_array(array)
+    except KeyError:
+        raise InvalidArgument(f"Expects input {name} to be {dtype.name} but {array.dtype} is provided") from None
+    if given is not dtype:
+        raise InvalidArgument(f"Expects input {name} to be {dtype.name} but {given.name} is provided")
+    return array if dtype.is_string else array.astype(dtype.numpy, copy=False)
+
+
+def echo(array: Array, dtype: DType) -> Array:
+    """A copy of an input, as the graph would have returned it."""
+    if not dtype.is_string:
+        return array.astype(dtype.numpy, order="C")
+    strings = np.empty(array.size, object)
+    strings[:] = [text.encode() if isinstance(text, str) else text for text in array.reshape(-1).tolist()]
+    return strings.reshape(array.shape)
+
+
+def _chosen(signature: Signature, outputs: Sequence[str]) -> list[TensorSpec]:
+    chosen: dict[str, TensorSpec] = {}
+    for name in outputs:
+        if name not in signature.outputs:
+            raise InvalidArgument(
+                f"output tensor alias not found in signature: {name} Outputs expected to be in the set {_set(signature.outputs)}."
+            )
+        if name in chosen:
+            raise InvalidArgument(f"duplicate output tensor alias: {name}")
+        chosen[name] = signature.outputs[name]
+    return list(chosen.values())
+
+
+def _locate(library: Library, graph: CData, signature: Signature, tensor: str) -> tuple[CData, int]:
+    """The operation and output number that `op:0` means."""
+    name, _, number = tensor.partition(":")
+    operation = library.core.TF_GraphOperationByName(graph, name.encode())
+    index = int(number) if number.isdecimal() else 0
+    if not operation or index >= library.core.TF_OperationNumOutputs(operation):
+        raise InvalidArgument(f"signature {signature.name} names the tensor {tensor!r}, which is not in the graph")
+    return operation, index
+
+
+def _element_type(library: Library, signature: Signature, name: str, output: CData) -> DType:
+    number = library.core.TF_OperationOutputType(output)
+    try:
+        return dtype_of_number(number)
+    except KeyError:
+        raise InvalidArgument(
+            f"output {name} of signature {signature.name} has element type {number}, which no array can hold"
+        ) from None
+
+
+def _set(names: Mapping[str, object] | set[str]) -> str:
+    return "{" + ",".join(sorted(names)) + "}"

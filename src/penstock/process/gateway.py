@@ -1,0 +1,238 @@
+"""A gateway: one event loop that speaks HTTP, decodes, submits to hosts and encodes. It loads no engine.
+
+Guarantees: it knows what the supervisor last told it; it ends when the supervisor does; told to drain, it accepts nothing
+more and leaves when all that was accepted is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import uvloop
+from setproctitle import setproctitle
+
+from penstock.config import ServeOptions
+from penstock.observe import log
+from penstock.observe.metrics import Collect, Collected, Metrics
+from penstock.process.arena import Arena, ArenaView
+from penstock.process.channel import ChannelClosed, FrameSocket
+from penstock.process.link import HostLink, late
+from penstock.process.messages import (
+    CollectMetrics,
+    Connect,
+    Drain,
+    GatewayReady,
+    Labels,
+    MetricsCollected,
+    MetricsReport,
+    ServableState,
+    decode_from_supervisor,
+    encode,
+    signature_of,
+)
+from penstock.serving.routes import Model, Routes, Servable, State
+from penstock.wire.http1 import HttpServer, Limits
+from penstock.wire.request import App
+
+_TICK_S = 0.05
+_TICKS_PER_SWEEP = 20
+_COLLECT_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayContext:
+    """What a gateway gives to the APIs in it."""
+
+    options: ServeOptions
+    routes: Routes
+    metrics: Metrics
+    collect: Collect
+
+
+MakeApp = Callable[[GatewayContext], tuple[App, bytes]]
+
+
+class Gateway:
+    """The gateway's state and its conversation with the supervisor."""
+
+    def __init__(
+        self, index: int, listener: socket.socket, control: FrameSocket, options: ServeOptions, make_app: MakeApp
+    ) -> None:
+        self._index = index
+        self._listener = listener
+        self._control = control
+        self._options = options
+        self._loop = asyncio.get_running_loop()
+        self._done = asyncio.Event()
+        self._links: set[HostLink] = set()
+        self._questions: dict[int, Callable[[Collected], None]] = {}
+        self._next_question = 0
+        self._routes = Routes()
+        self._metrics = Metrics()
+        app, fields = make_app(GatewayContext(options, self._routes, self._metrics, self.collect))
+        limits = Limits(
+            max_body_bytes=options.max_body_bytes,
+            progress_timeout_s=options.read_timeout_s,
+            head_timeout_s=min(10.0, options.read_timeout_s),
+            idle_timeout_s=options.idle_timeout_s,
+        )
+        self._http = HttpServer(app, limits, fields)
+        self._server: asyncio.AbstractServer | None = None
+
+    async def run(self) -> None:
+        """Serves until the supervisor ends it."""
+        self._loop.add_reader(self._control.fileno(), self._hear)
+        self._server = await self._loop.create_server(self._http.protocol, sock=self._listener, backlog=1024)
+        self._tell(encode(GatewayReady(self._index)))
+        ticks = asyncio.create_task(self._tick())
+        await self._done.wait()
+        ticks.cancel()
+
+    async def _tick(self) -> None:
+        """Deadlines of requests twenty times a second, time-outs of connections once."""
+        count = 0
+        while True:
+            await asyncio.sleep(_TICK_S)
+            now_ns = time.monotonic_ns()
+            for link in self._links:
+                link.expire(now_ns)
+            for call in self._routes.expire():
+                call.fail(late(call))
+            count += 1
+            if count % _TICKS_PER_SWEEP == 0:
+                self._http.sweep()
+
+    def _tell(self, frame: bytes) -> None:
+        try:
+            self._control.send(frame)
+            if self._control.has_outbound:
+                self._loop.call_later(_TICK_S, self._control.flush)
+        except ChannelClosed:
+            self._done.set()
+
+    def _hear(self) -> None:
+        try:
+            frames = self._control.receive_with_fds()
+        except ChannelClosed:
+            self._done.set()
+            self._loop.remove_reader(self._control.fileno())
+            return
+        for frame in frames:
+            self._obey(decode_from_supervisor(frame))
+
+    def _obey(self, message: msgspec.Struct) -> None:
+        if isinstance(message, ServableState):
+            self._update(message)
+        elif isinstance(message, Connect):
+            self._connect(message)
+        elif isinstance(message, Labels):
+            self._routes.models.setdefault(message.model, Model(message.model)).labels = message.labels
+        elif isinstance(message, CollectMetrics):
+            self._tell(encode(MetricsReport(message.asker, message.id, self._index, self._metrics.snapshot())))
+        elif isinstance(message, MetricsCollected):
+            answer = self._questions.pop(message.id, None)
+            if answer is not None:
+                answer(Collected(message.figures, message.hosts))
+        elif isinstance(message, Drain):
+            self._drain(message.limit_s)
+
+    def _servable(self, model: str, version: int) -> Servable:
+        def make() -> Servable:
+            return Servable(model, version, max_waiting=self._options.max_queue)
+
+        return self._routes.servable(model, version, make)
+
+    def _update(self, message: ServableState) -> None:
+        servable = self._servable(message.model, message.version)
+        servable.path = message.path
+        servable.is_stateful = message.is_stateful
+        servable.signatures = {one.name: signature_of(one) for one in message.signatures}
+        servable.batches = frozenset(message.batches)
+        servable.update(State(message.state), message.error.error() if message.error else None)
+
+    def _connect(self, message: Connect) -> None:
+        fds = self._control.fds
+        frames = FrameSocket(socket.socket(fileno=fds.popleft()))
+        arenas = Arena(fds.popleft()), ArenaView(fds.popleft())
+        servable = self._servable(message.model, message.version)
+        link = HostLink(
+            self._loop,
+            servable,
+            message.host,
+            frames,
+            arenas,
+            max_rows=self._options.max_batch_size,
+            max_load=self._options.max_queue,
+            lost=self._links.discard,
+        )
+        self._links.add(link)
+        servable.attach(link)
+
+    def collect(self, answer: Callable[[Collected], None]) -> None:
+        """Asks for the figures of all gateways; where they do not come in time, this gateway's own are the answer."""
+        self._next_question += 1
+        question = self._next_question
+        self._questions[question] = answer
+        self._tell(encode(CollectMetrics(self._index, question)))
+
+        def give_up() -> None:
+            if self._questions.pop(question, None) is not None:
+                answer(Collected([self._metrics.snapshot()], []))
+
+        self._loop.call_later(_COLLECT_TIMEOUT_S, give_up)
+
+    def _drain(self, limit_s: float) -> None:
+        if self._server is not None:
+            self._server.close()
+        self._http.drain()
+        until = self._loop.time() + limit_s
+
+        def leave_when_done() -> None:
+            if not self._http.connections or self._loop.time() >= until:
+                self._done.set()
+            else:
+                self._loop.call_later(0.02, leave_when_done)
+
+        leave_when_done()
+
+
+def run_gateway(index: int, listener: socket.socket, control: socket.socket, options: ServeOptions, make_app: MakeApp) -> None:
+    """The life of a gateway after the fork."""
+    setproctitle(f"penstock: gateway {index}")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    log.configure(options.log_format)
+
+    async def serve() -> None:
+        await Gateway(index, listener, FrameSocket(control), options, make_app).run()
+
+    uvloop.run(serve())
+    os._exit(0)
+
+
+def listeners(host: str, port: int, count: int) -> Sequence[socket.socket]:
+    """`count` sockets bound to the same address, between which the kernel spreads connections. Raises OSError.
+
+    SO_REUSEPORT would let a second server share the port unnoticed, so a bind without it comes first.
+    """
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+        probe.listen(1)
+        address = probe.getsockname()
+    found: list[socket.socket] = []
+    for _ in range(count):
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(address)
+        found.append(listener)
+    return found

@@ -1,0 +1,277 @@
+"""A gateway's end of the channel to one host.
+
+What is submitted in one tick of the loop leaves as one frame (worth 38 %, DESIGN.md), requests of the same kind as one run:
+their rows are put together here, once per tick instead of once per request. Guarantees: every call that was taken ends once,
+with its own rows, by an answer, by the deadline, or by the end of the host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+import numpy as np
+
+from penstock.errors import DeadlineExceeded, Internal, PenstockError, Unavailable, from_code
+from penstock.process.arena import Arena, ArenaView
+from penstock.process.channel import ChannelClosed, FrameSocket
+from penstock.process.messages import Answer, Part, Run, ToHost, WireTensor, decode_to_gateway, encode
+from penstock.process.tensor_frames import INLINE_BYTES, pack, unpack
+from penstock.serving.call import WHOLE, Call
+from penstock.serving.routes import Servable
+from penstock.tensors import Array
+
+_FLOATS = frozenset("fc")
+
+
+class _Group:
+    """Calls that travel as one run, and the blocks of our arena that hold their inputs."""
+
+    __slots__ = ("blocks", "calls")
+
+    def __init__(self, calls: list[Call], blocks: list[int]) -> None:
+        self.calls = calls
+        self.blocks = blocks
+
+
+class HostLink:
+    """Sends calls to a host and ends them with what comes back. `load` is the number of calls under way."""
+
+    __slots__ = (
+        "_arena",
+        "_frames",
+        "_groups",
+        "_loop",
+        "_lost",
+        "_max_load",
+        "_max_rows",
+        "_next_id",
+        "_pending",
+        "_released",
+        "_theirs",
+        "host",
+        "load",
+        "servable",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        servable: Servable,
+        host: int,
+        frames: FrameSocket,
+        arenas: tuple[Arena, ArenaView],
+        *,
+        max_rows: int,
+        max_load: int,
+        lost: Callable[[HostLink], None],
+    ) -> None:
+        self._loop = loop
+        self.servable = servable
+        self.host = host
+        self._frames = frames
+        self._arena, self._theirs = arenas
+        self._max_rows = max_rows
+        self._max_load = max_load
+        self._lost = lost
+        self._pending: dict[object, list[Call]] = {}
+        self._groups: dict[int, _Group] = {}
+        self._released: list[int] = []
+        self._next_id = 0
+        self.load = 0
+        loop.add_reader(frames.fileno(), self._readable)
+
+    def submit(self, call: Call) -> None:
+        """Takes a call for the frame of this tick. Raises Unavailable when as many as allowed are under way."""
+        if self.load >= self._max_load:
+            raise Unavailable(f"The queue of model {self.servable.model} is full: {self.load} requests wait for it already.")
+        self.load += 1
+        if not self._pending:
+            self._loop.call_soon(self._flush)
+        key: object
+        if call.rows == WHOLE or call.attempts or call.inputs[0].nbytes > INLINE_BYTES:
+            key = call
+        else:
+            key = (call.signature.name, call.outputs, *[array.shape[1:] for array in call.inputs])
+        calls = self._pending.get(key)
+        if calls is None:
+            self._pending[key] = [call]
+        else:
+            calls.append(call)
+
+    def _flush(self) -> None:
+        """The end of the tick: what was submitted leaves as one frame."""
+        pending, self._pending = self._pending, {}
+        runs: list[Run] = []
+        for calls in pending.values():
+            for part in self._cut(calls):
+                try:
+                    runs.append(self._run(part))
+                except PenstockError as error:
+                    self._end(part, error)
+        self._send(runs)
+
+    def _cut(self, calls: list[Call]) -> list[list[Call]]:
+        """`calls` in parts that do not exceed the largest batch."""
+        total = sum(call.rows for call in calls)
+        if len(calls) == 1 or total <= self._max_rows:
+            return [calls]
+        parts: list[list[Call]] = [[]]
+        rows = 0
+        for call in calls:
+            if parts[-1] and rows + call.rows > self._max_rows:
+                parts.append([])
+                rows = 0
+            parts[-1].append(call)
+            rows += call.rows
+        return parts
+
+    def _run(self, calls: list[Call]) -> Run:
+        first = calls[0]
+        tensors: list[WireTensor] = []
+        blocks: list[int] = []
+        for index, array in enumerate(first.inputs):
+            if len(calls) > 1:
+                array = np.concatenate([call.inputs[index] for call in calls])
+            try:
+                tensor = pack(array, self._arena)
+            except PenstockError:
+                self._release(blocks)
+                raise
+            tensors.append(tensor)
+            if tensor.offset >= 0:
+                blocks.append(tensor.offset)
+        self._next_id += 1
+        self._groups[self._next_id] = _Group(calls, blocks)
+        return Run(
+            self._next_id,
+            first.signature.name,
+            first.outputs,
+            [call.rows for call in calls],
+            max([call.deadline_ns for call in calls]),
+            tensors,
+        )
+
+    def _send(self, runs: list[Run]) -> None:
+        released, self._released = self._released, []
+        if not runs and not released:
+            return
+        try:
+            self._frames.send(encode(ToHost(runs, released)))
+        except ChannelClosed:
+            self.close()
+            return
+        if self._frames.has_outbound:
+            self._loop.add_writer(self._frames.fileno(), self._writable)
+
+    def _writable(self) -> None:
+        try:
+            self._frames.flush()
+        except ChannelClosed:
+            self.close()
+            return
+        if not self._frames.has_outbound:
+            self._loop.remove_writer(self._frames.fileno())
+
+    def _readable(self) -> None:
+        try:
+            frames = self._frames.receive()
+            for frame in frames:
+                message = decode_to_gateway(frame)
+                self._release(message.released)
+                for answer in message.answers:
+                    self._answered(answer)
+        except (ChannelClosed, msgspec.MsgspecError):
+            self.close()
+            return
+        if self._released and not self._pending:
+            self._send([])
+
+    def _release(self, blocks: Sequence[int]) -> None:
+        for block in blocks:
+            self._arena.release(block)
+
+    def _answered(self, answer: Answer) -> None:
+        group = self._groups.pop(answer.id, None)
+        if group is None:
+            return
+        now_ns = time.monotonic_ns()
+        calls = group.calls
+        self.load -= len(calls)
+        at = 0
+        for part in answer.parts:
+            concerned = calls[at : at + part.requests]
+            at += part.requests
+            for call in concerned:
+                call.answered_ns = now_ns
+                call.started_ns = answer.started_ns
+                call.infer_ns = answer.infer_ns
+                call.batch_rows = answer.batch_rows
+            self._end_part(concerned, answer.names, part)
+        for call in calls[at:]:
+            call.fail(Internal("The model's process gave no outcome for the request."))
+
+    def _end_part(self, calls: list[Call], names: Sequence[str], part: Part) -> None:
+        blocks = [tensor.offset for tensor in part.outputs if tensor.offset >= 0]
+        try:
+            if part.code:
+                raise from_code(part.code, part.message)
+            outputs = {name: unpack(tensor, self._theirs) for name, tensor in zip(names, part.outputs, strict=True)}
+        except PenstockError as error:
+            for call in calls:
+                call.fail(error)
+        except (ValueError, KeyError):
+            for call in calls:
+                call.fail(Internal("The model's process gave an answer that cannot be read."))
+        else:
+            self._finish(calls, outputs)
+        self._released += blocks
+
+    @staticmethod
+    def _finish(calls: list[Call], outputs: dict[str, Array]) -> None:
+        """Gives each call its rows. Whether all is finite is found out once for the batch."""
+        is_finite = all(array.dtype.kind not in _FLOATS or bool(np.isfinite(array).all()) for array in outputs.values())
+        if len(calls) == 1:
+            calls[0].is_finite = is_finite
+            calls[0].finish(outputs)
+            return
+        at = 0
+        items = list(outputs.items())
+        for call in calls:
+            end = at + call.rows
+            call.is_finite = is_finite
+            call.finish({name: array[at:end] for name, array in items})
+            at = end
+
+    def _end(self, calls: Sequence[Call], error: PenstockError) -> None:
+        self.load -= len(calls)
+        for call in calls:
+            call.fail(error)
+
+    def expire(self, now_ns: int) -> None:
+        """Ends the calls whose time is over; their answers, should they come, are dropped."""
+        for group in self._groups.values():
+            for call in group.calls:
+                if call.deadline_ns <= now_ns and not call.is_finished:
+                    call.fail(late(call))
+
+    def close(self) -> None:
+        """The host is gone, or has to go: what has no answer is given back to the servable."""
+        fd = self._frames.fileno()
+        if fd < 0:
+            return
+        self._loop.remove_reader(fd)
+        self._loop.remove_writer(fd)
+        self._frames.close()
+        unanswered = [call for group in self._groups.values() for call in group.calls]
+        unanswered += [call for calls in self._pending.values() for call in calls]
+        self._groups.clear()
+        self._pending = {}
+        self._lost(self)
+        self.servable.detach(self, [call for call in unanswered if not call.is_finished])
+
+
+def late(call: Call) -> DeadlineExceeded:
+    return DeadlineExceeded(f"Model {call.servable.model} did not answer within the time that the request has.")

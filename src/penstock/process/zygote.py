@@ -1,0 +1,124 @@
+"""The zygote: a process with the engine's libraries loaded and nothing running, from which hosts are forked in milliseconds.
+
+Guarantees: it has one thread and no session when it forks. It ends when the supervisor is gone; its hosts outlive it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import selectors
+import signal
+import socket
+import sys
+
+from setproctitle import setproctitle
+
+from penstock.engine.base import Engine
+from penstock.errors import PenstockError
+from penstock.observe import log
+from penstock.process.channel import ChannelClosed, FrameSocket
+from penstock.process.host import run_host
+from penstock.process.messages import (
+    Exited,
+    Forked,
+    HostSpec,
+    ZygoteReady,
+    decode_from_supervisor,
+    encode,
+    error_message,
+)
+
+
+def _load_engine(libraries: list[str]) -> Engine:
+    from penstock.engine.tensorflow import TensorFlowEngine
+
+    return TensorFlowEngine(libraries)
+
+
+class Zygote:
+    """Forks a host for each HostSpec that arrives, and reports those that end."""
+
+    def __init__(self, engine: Engine, control: FrameSocket, lifeline: int) -> None:
+        self._engine = engine
+        self._control = control
+        self._lifeline = lifeline
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(control, selectors.EVENT_READ)
+        self._wake_in, self._wake_out = socket.socketpair()
+        for end in (self._wake_in, self._wake_out):
+            end.setblocking(False)
+        self._selector.register(self._wake_in, selectors.EVENT_READ)
+
+    def serve(self) -> None:
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake_out.fileno(), warn_on_full_buffer=False)
+        while True:
+            for key, _ in self._selector.select():
+                if key.fileobj is self._wake_in:
+                    self._wake_in.recv(4096)
+                    continue
+                for frame in self._control.receive_with_fds():
+                    message = decode_from_supervisor(frame)
+                    if isinstance(message, HostSpec):
+                        self._fork(message, self._control.fds.popleft())
+            self._reap()
+
+    def _fork(self, spec: HostSpec, fd: int) -> None:
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                self._become_host(spec, fd)
+                status = 0
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+            finally:
+                os._exit(status)
+        os.close(fd)
+        self._control.send(encode(Forked(spec.host, pid)))
+
+    def _become_host(self, spec: HostSpec, fd: int) -> None:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._selector.close()
+        self._control.close()
+        self._wake_in.close()
+        self._wake_out.close()
+        run_host(self._engine, spec, socket.socket(fileno=fd), self._lifeline)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._control.send(encode(Exited(pid, status)))
+
+
+def main(arguments: list[str]) -> None:
+    """`python -m penstock.process.zygote CONTROL_FD LIFELINE_FD LOG_FORMAT [OP_LIBRARY ...]`, started by the supervisor."""
+    setproctitle("penstock: zygote")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = FrameSocket(socket.socket(fileno=int(arguments[0])))
+    lifeline = int(arguments[1])
+    log.configure(arguments[2])
+    try:
+        engine = _load_engine(arguments[3:])
+    except PenstockError as error:
+        control.send(encode(ZygoteReady("tensorflow", "", error_message(error))))
+        return
+    gc.collect()
+    gc.freeze()
+    try:
+        control.send(encode(ZygoteReady(engine.name, engine.version)))
+        Zygote(engine, control, lifeline).serve()
+    except ChannelClosed:
+        pass
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,80 @@
+"""Starting a zygote: light to import, so that it can be the first thing a server does (libraries load for 0.3 s)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from penstock.process.channel import FrameSocket, frame_pair
+
+
+@dataclass(slots=True, eq=False)
+class ZygoteProcess:
+    """A zygote that was started; `control` is our end of its socket."""
+
+    process: subprocess.Popen[bytes]
+    control: FrameSocket
+    is_ready: bool = False
+
+    def end(self, timeout_s: float) -> None:
+        """Ends it: by closing its socket, and by force when that is not heard."""
+        self.control.close()
+        try:
+            self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class Lifeline:
+    """A pipe that only the supervisor can write to: all hosts read from it, and end when it ends."""
+
+    def __init__(self) -> None:
+        self.reader, self._writer = os.pipe()
+        self._is_open = True
+
+    def close(self) -> None:
+        """Cuts the line. In a child that must not hold it, closes its copies."""
+        if self._is_open:
+            self._is_open = False
+            os.close(self.reader)
+            os.close(self._writer)
+
+
+def start_zygote(lifeline: Lifeline, log_format: str, op_libraries: Sequence[str]) -> ZygoteProcess:
+    """Starts a zygote, which says when it is ready."""
+    ours, theirs = frame_pair()
+    fds = (theirs.fileno(), lifeline.reader)
+    command = [sys.executable, "-m", "penstock.process.zygote", *map(str, fds), log_format, *op_libraries]
+    process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL)
+    theirs.close()
+    return ZygoteProcess(process, FrameSocket(ours))
+
+
+@contextmanager
+def starting(log_format: str, op_libraries: Sequence[str]) -> Iterator[tuple[Lifeline, ZygoteProcess]]:
+    """A zygote that starts while the rest of the server is still being put together; it does not outlive the block."""
+    lifeline = Lifeline()
+    zygote = start_zygote(lifeline, log_format, op_libraries)
+    try:
+        yield lifeline, zygote
+    finally:
+        lifeline.close()
+        zygote.control.close()
+        zygote.process.kill()
+        zygote.process.wait()
+
+
+def ending(status: int) -> str:
+    """How a process ended, in words. `status` is its exit code, or minus the number of the signal."""
+    if status >= 0:
+        return f"ended with exit code {status}"
+    try:
+        return f"was ended by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was ended by signal {-status}"

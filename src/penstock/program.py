@@ -1,0 +1,133 @@
+"""`penstock.load`: a model in one's own program, NumPy in and out, without a server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from penstock.engine.base import Engine, EngineModel, EngineOptions
+from penstock.errors import FailedPrecondition, InvalidArgument, UsageError
+from penstock.savedmodel.locate import locate
+from penstock.tensors import Array, Signature, TensorSpec
+
+_engines: dict[tuple[str, ...], Engine] = {}
+_engines_lock = threading.Lock()
+
+
+class LoadedModel:
+    """A model that can be called: `model(x=array)` gives a dict of arrays. Thread-safe.
+
+    Signatures other than `serving_default` are attributes: `model.classify(x=array)`; those whose names are no
+    identifiers are reached with `model.run(inputs, signature)`.
+    """
+
+    def __init__(self, model: EngineModel, path: Path) -> None:
+        self._model = model
+        self.path = path
+
+    @property
+    def signatures(self) -> Mapping[str, Signature]:
+        return self._model.signatures
+
+    def signature(self, name: str | None = None) -> Signature:
+        """A signature; `serving_default`, or the only one, where no name is given. Raises FailedPrecondition."""
+        signatures = self._model.signatures
+        if name is None and "serving_default" not in signatures and len(signatures) == 1:
+            return next(iter(signatures.values()))
+        found = signatures.get(name or "serving_default")
+        if found is None:
+            raise FailedPrecondition(
+                f'Serving signature key "{name or "serving_default"}" not found. There are: {", ".join(signatures)}.'
+            )
+        return found
+
+    def run(
+        self, inputs: Mapping[str, Any], signature: str | None = None, outputs: Sequence[str] | None = None
+    ) -> dict[str, Array]:
+        """Runs a signature over anything that NumPy can make arrays of the right dtype from.
+
+        Raises InvalidArgument for inputs that cannot be converted, and the errors of the engine.
+        """
+        found = self.signature(signature)
+        arrays = {
+            name: _as_input(found.inputs[name], value) if name in found.inputs else np.asarray(value)
+            for name, value in inputs.items()
+        }
+        return self._model.run(found.name, arrays, outputs)
+
+    def __call__(self, **inputs: Any) -> dict[str, Array]:
+        return self.run(inputs)
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and name in self._model.signatures:
+
+            def call(signature: str, **inputs: Any) -> dict[str, Array]:
+                return self.run(inputs, signature)
+
+            return partial(call, name)
+        raise AttributeError(f"the model has no signature {name!r}; it has {', '.join(self._model.signatures)}")
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._model.signatures})
+
+    def __repr__(self) -> str:
+        return f"<penstock model {self.path} ({', '.join(self._model.signatures)})>"
+
+    def close(self) -> None:
+        """Frees the model; no call may be under way or follow."""
+        self._model.close()
+
+
+def load(
+    path: str | Path,
+    *,
+    tags: Sequence[str] = ("serve",),
+    intra_op: int = 0,
+    inter_op: int = 0,
+    op_libraries: Sequence[str] = (),
+) -> LoadedModel:
+    """Loads the newest version of the model at `path`: whatever `penstock serve` takes.
+
+    Raises UsageError where there is no model, and PenstockError where it cannot be loaded.
+    """
+    folders = locate(Path(path))
+    if len(folders) != 1:
+        raise UsageError(f"{path}: holds {len(folders)} models ({', '.join(one.name for one in folders)}); name one")
+    versions = folders[0].versions
+    folder = versions[max(versions)]
+    options = EngineOptions(tags=tuple(tags), intra_op=intra_op, inter_op=inter_op, op_libraries=tuple(op_libraries))
+    return LoadedModel(_engine(tuple(op_libraries)).load(folder, options), folder)
+
+
+def _engine(op_libraries: tuple[str, ...]) -> Engine:
+    from penstock.engine.tensorflow import TensorFlowEngine
+
+    with _engines_lock:
+        if op_libraries not in _engines:
+            _engines[op_libraries] = TensorFlowEngine(op_libraries)
+        return _engines[op_libraries]
+
+
+def _as_input(spec: TensorSpec, value: Any) -> Array:
+    """`value` as an array of the input's dtype; what would lose its kind (text for numbers, 1.5 for int) is refused."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InvalidArgument(f"Input {spec.name}: {error}") from None
+    wanted = spec.dtype.numpy
+    if array.dtype == wanted:
+        return array
+    if spec.dtype.is_string:
+        if array.dtype.kind not in "SUT":
+            raise InvalidArgument(f"Input {spec.name}: expected strings, got {array.dtype}.")
+        return array.astype(np.object_)
+    if array.size and not np.can_cast(array.dtype, wanted, "same_kind"):
+        is_whole = array.dtype.kind in "iu" and wanted.kind in "iu" and bool(np.all(array.astype(wanted) == array))
+        if not is_whole:
+            raise InvalidArgument(f"Input {spec.name}: expected {spec.dtype.name}, got {array.dtype}.")
+    return array.astype(wanted)

@@ -1,0 +1,97 @@
+"""One request to a model, the same for every API: arrays in, arrays or an error out, exactly once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from penstock.errors import PenstockError
+from penstock.tensors import Array, Signature
+
+if TYPE_CHECKING:
+    from penstock.serving.routes import Servable
+
+Done = Callable[["Call"], None]
+
+#: `rows` of a call that has to be run as it is.
+WHOLE = -1
+
+
+class Call:
+    """A request on its way through a gateway.
+
+    `inputs` are in the signature's order, `outputs` names those that are wanted (None: all). `rows` is the common first
+    dimension where rows may be added to it, else WHOLE. When it is over, `results` or `error` is set, and `done` is called
+    once. `*_ns` are on the monotonic clock.
+    """
+
+    __slots__ = (
+        "answered_ns",
+        "attempts",
+        "batch_rows",
+        "deadline_ns",
+        "decoded_ns",
+        "done",
+        "error",
+        "infer_ns",
+        "inputs",
+        "is_finished",
+        "is_finite",
+        "outputs",
+        "results",
+        "rows",
+        "servable",
+        "signature",
+        "started_ns",
+    )
+
+    def __init__(
+        self,
+        servable: Servable,
+        signature: Signature,
+        inputs: tuple[Array, ...],
+        deadline_ns: int,
+        done: Done,
+        outputs: tuple[str, ...] | None = None,
+    ) -> None:
+        self.servable = servable
+        self.signature = signature
+        self.inputs = inputs
+        self.outputs = outputs
+        self.rows = common_rows(inputs) if signature.name in servable.batches else WHOLE
+        self.deadline_ns = deadline_ns
+        self.done = done
+        self.attempts = 0
+        self.is_finished = False
+        self.results: dict[str, Array] = {}
+        self.error: PenstockError | None = None
+        self.is_finite = False
+        self.decoded_ns = self.answered_ns = time.monotonic_ns()
+        self.started_ns = self.infer_ns = self.batch_rows = 0
+
+    def finish(self, results: dict[str, Array]) -> None:
+        """Ends the call with its outputs; a call that has ended stays as it is."""
+        if not self.is_finished:
+            self.is_finished = True
+            self.results = results
+            self.done(self)
+
+    def fail(self, error: PenstockError) -> None:
+        """Ends the call with an error; a call that has ended stays as it is."""
+        if not self.is_finished:
+            self.is_finished = True
+            self.error = error
+            self.answered_ns = time.monotonic_ns()
+            self.done(self)
+
+
+def common_rows(inputs: tuple[Array, ...]) -> int:
+    """The first dimension that all inputs share, WHOLE where there is none or it is 0."""
+    rows = WHOLE
+    for array in inputs:
+        shape = array.shape
+        if not shape or shape[0] == 0 or (rows != WHOLE and shape[0] != rows):
+            return WHOLE
+        rows = shape[0]
+    return rows

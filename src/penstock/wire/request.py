@@ -1,0 +1,55 @@
+"""What passes between the wire and an API: a request that is whole, and its answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from penstock.wire.head import Head
+
+JSON_TYPE = "application/json"
+
+
+class Response:
+    """An answer: `fields` are further header lines, each with its line end."""
+
+    __slots__ = ("body", "content_type", "fields", "status")
+
+    def __init__(self, status: int, body: bytes, content_type: str = JSON_TYPE, fields: bytes = b"") -> None:
+        self.status = status
+        self.body = body
+        self.content_type = content_type
+        self.fields = fields
+
+
+class Writer(Protocol):
+    """Whoever sends an answer in its turn."""
+
+    def answered(self, request: Request, response: Response) -> None: ...
+
+
+class Request:
+    """A request with its whole body. An API calls `answer` exactly once, then or later.
+
+    `first_byte_ns` and `read_ns` are when its first byte and its last were seen, on the monotonic clock.
+    """
+
+    __slots__ = ("body", "first_byte_ns", "head", "id", "read_ns", "response", "writer")
+
+    def __init__(self, head: Head, body: bytes, writer: Writer, first_byte_ns: int, request_id: bytes) -> None:
+        self.head = head
+        self.body = body
+        self.writer = writer
+        self.first_byte_ns = first_byte_ns
+        self.read_ns = time.monotonic_ns()
+        self.id = request_id
+        self.response: Response | None = None
+
+    def answer(self, response: Response) -> None:
+        """Sends the answer when its turn has come (answers leave a connection in the order of its requests)."""
+        self.writer.answered(self, response)
+
+
+App = Callable[[Request], None]

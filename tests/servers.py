@@ -1,0 +1,249 @@
+"""Real servers for the tests: the program as a person starts it, and the processes that belong to it.
+
+Guarantees: every wait has a deadline; whatever a test does, `close` leaves no process behind. All processes of a server
+are in a session of its own, by which they are found even when their parents are gone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, TypeVar
+
+import psutil
+import requests
+
+PENSTOCK = Path(sys.executable).with_name("penstock")
+START_S = 60.0
+_READY = re.compile(r"penstock: ready on (http://\S+)")
+_OURS = ("PENSTOCK_", "SAGEMAKER_", "AWS_")
+
+T = TypeVar("T")
+
+
+def wait_until(condition: Callable[[], T], what: str, timeout_s: float = 20.0) -> T:
+    """What `condition` gives once it is true. Raises AssertionError with `what` when it does not become so."""
+    until = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < until, f"not within {timeout_s:g} s: {what}"
+        time.sleep(0.01)
+    return found
+
+
+def environment(**added: str) -> dict[str, str]:
+    """This process's environment without what would change a server."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+    return {**kept, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONUNBUFFERED": "1", **added}
+
+
+def run_penstock(
+    *arguments: str | Path, env: Mapping[str, str] | None = None, stdin: bytes = b"", timeout_s: float = 90.0
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command that ends by itself."""
+    done = subprocess.run(
+        [PENSTOCK, *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        env=environment(**(env or {})),
+        timeout=timeout_s,
+        check=False,
+    )
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+class _Lines:
+    """A stream's lines, read as they come."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self.lines: list[str] = []
+        self._stream = stream
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        for line in self._stream:
+            self.lines.append(line.rstrip("\n"))
+
+    def finish(self) -> None:
+        self._thread.join(10)
+        self._stream.close()
+
+
+class Server:
+    """`penstock serve …` on a free port, or any other command that serves. Ready when it has been made."""
+
+    def __init__(self, *arguments: str | Path, command: tuple[str, ...] = ("serve",), env: Mapping[str, str] | None = None) -> None:
+        self._scratch = tempfile.TemporaryDirectory(prefix="penstock-test-")
+        self.temporary = Path(self._scratch.name) / "tmp"
+        self.temporary.mkdir()
+        variables = {"TMPDIR": str(self.temporary), "PENSTOCK_CACHE": str(Path(self._scratch.name) / "cache"), **(env or {})}
+        port = () if "SAGEMAKER_BIND_TO_PORT" in variables else ("--port", "0")
+        self.process = subprocess.Popen(
+            [str(PENSTOCK), *command, *map(str, arguments), *port],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            env=environment(**variables),
+            start_new_session=True,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self._out, self._err = _Lines(self.process.stdout), _Lines(self.process.stderr)
+        self.session = requests.Session()
+        try:
+            self.url = self._wait_until_ready()
+        except BaseException:
+            self.close()
+            raise
+
+    def _wait_until_ready(self) -> str:
+        def ready() -> str | None:
+            for line in list(self._out.lines):
+                if found := _READY.fullmatch(line):
+                    return found[1]
+            assert self.process.poll() is None, f"the server ended with {self.process.returncode}:\n{self.log}"
+            return None
+
+        return wait_until(ready, f"ready; so far:\n{self.log}", START_S) or ""
+
+    @property
+    def log(self) -> str:
+        """All that has been printed so far."""
+        return "\n".join([*self._out.lines, *self._err.lines])
+
+    @property
+    def out(self) -> list[str]:
+        return list(self._out.lines)
+
+    @property
+    def err(self) -> list[str]:
+        return list(self._err.lines)
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    # Requests
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        return self.session.get(self.url + path, timeout=60, **options)
+
+    def post(self, path: str, **options: Any) -> requests.Response:
+        return self.session.post(self.url + path, timeout=60, **options)
+
+    def predict(self, model: str, body: Any, verb: str = "predict") -> Any:
+        """The answer to a request that has to succeed."""
+        response = self.post(f"/v1/models/{model}:{verb}", json=body)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def refuse(self, model: str, body: Any, verb: str = "predict") -> tuple[int, str]:
+        """The status and the error text of a request that must not succeed."""
+        data = body if isinstance(body, bytes) else None
+        response = self.post(f"/v1/models/{model}:{verb}", data=data, json=None if data is not None else body)
+        return response.status_code, error_of(response)
+
+    # Processes
+
+    def processes(self, title: str = "") -> list[psutil.Process]:
+        """The living processes of this server whose title starts with `penstock: TITLE`; all of them without one."""
+        return [process for process in _of_session(self.process.pid) if _title(process).startswith(title)]
+
+    def one(self, title: str) -> psutil.Process:
+        """The process with this title, waited for."""
+        return wait_until(lambda: self.processes(title), f"a process with the title penstock: {title}")[0]
+
+    def kill(self, title: str) -> None:
+        """kill -9, and waits until the process is gone."""
+        process = self.one(title)
+        process.kill()
+        wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, f"the end of {title}")
+
+    def unique_bytes(self) -> int:
+        """Memory that would come back if the server ended now."""
+        return sum(process.memory_full_info().uss for process in self.processes())
+
+    # The end
+
+    def stop(self, timeout_s: float = 40.0) -> None:
+        """SIGTERM, after which the exit code is 0, no process is left, and no file."""
+        self.process.send_signal(signal.SIGTERM)
+        self.assert_ends(timeout_s)
+
+    def assert_ends(self, timeout_s: float = 40.0) -> None:
+        """What must hold at the end of a server that was told to stop."""
+        code = self.process.wait(timeout_s)
+        assert code == 0, f"exit code {code}:\n{self.log}"
+        left = [(process.pid, _title(process)) for process in _of_session(self.process.pid)]
+        assert not left, f"left behind: {left}"
+        assert not list(self.temporary.iterdir()), f"left behind in the temporary folder: {list(self.temporary.iterdir())}"
+
+    def close(self) -> None:
+        """Ends whatever is left, by its pid."""
+        for _ in range(100):
+            left = _of_session(self.process.pid)
+            for process in left:
+                _kill(process)
+            if self.process.poll() is not None and not left:
+                break
+            time.sleep(0.02)
+        self._out.finish()
+        self._err.finish()
+        self.session.close()
+        self._scratch.cleanup()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stops a server whose test went well; ends it in any case."""
+        try:
+            if error is None and self.process.poll() is None:
+                self.stop()
+        finally:
+            self.close()
+
+
+def error_of(response: requests.Response) -> str:
+    """The text of an error answer, which is a JSON object with that one key."""
+    body = response.json()
+    assert list(body) == ["error"], body
+    return str(body["error"])
+
+
+def _of_session(session: int) -> list[psutil.Process]:
+    found: list[psutil.Process] = []
+    for pid in psutil.pids():
+        try:
+            if os.getsid(pid) != session:
+                continue
+            process = psutil.Process(pid)
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline()).removeprefix("penstock: ").strip()
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        pass

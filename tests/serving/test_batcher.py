@@ -1,0 +1,97 @@
+"""Each request gets the outcome that it would have had alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.errors import InvalidArgument
+from penstock.serving.batcher import WHOLE, Batcher, Work, mixes_rows
+from penstock.tensors import STRING, Array, Signature, TensorSpec
+from tests.serving.fakes import FakeModel, rows, signature
+
+
+def _double(x: Array) -> Array:
+    if np.any(x < 0):
+        raise InvalidArgument("negative")
+    return x * 2
+
+
+@given(st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=4), min_size=1, max_size=4))
+def test_rows_are_put_together_and_taken_apart(sizes: list[list[int]]) -> None:
+    model = FakeModel(_double)
+    works, value = [], 0
+    for counts in sizes:
+        total = sum(counts)
+        works.append(Work(signature(), None, [rows(*range(value, value + total))], counts))
+        value += total
+    outcomes = Batcher(model).run(works)
+    assert model.runs == [value]
+    for work, parts in zip(works, outcomes, strict=True):
+        assert sum(part.requests for part in parts) == len(work.rows)
+        assert np.concatenate([part.outputs["y"] for part in parts]).tolist() == (work.inputs[0] * 2).tolist()
+
+
+def test_one_bad_request_does_not_spoil_the_batch() -> None:
+    works = [
+        Work(signature(), None, [rows(1, 2)], [1, 1]),
+        Work(signature(), None, [rows(-1)], [1]),
+        Work(signature(), None, [rows(3)], [1]),
+    ]
+    outcomes = Batcher(FakeModel(_double)).run(works)
+    flat = [outcome for parts in outcomes for outcome in parts]
+    assert [outcome.error.message if outcome.error else outcome.outputs["y"].tolist() for outcome in flat] == [
+        [[2.0]],
+        [[4.0]],
+        "negative",
+        [[6.0]],
+    ]
+
+
+def test_outputs_that_do_not_follow_the_rows_are_found_out_and_requests_run_alone() -> None:
+    model = FakeModel(lambda x: np.array([x.sum()], np.float32))
+    batcher = Batcher(model)
+    outcomes = batcher.run([Work(signature(), None, [rows(1, 2)], [1, 1])])
+    assert [part.outputs["y"].tolist() for part in outcomes[0]] == [[1.0], [2.0]]
+    assert batcher.unbatchable == {"serving_default"}
+
+
+def test_a_request_alone_may_have_outputs_of_any_shape() -> None:
+    outcomes = Batcher(FakeModel(lambda x: np.float32(x.sum()))).run([Work(signature(), None, [rows(1, 2)], [WHOLE])])
+    assert outcomes[0][0].outputs["y"] == 3.0
+
+
+def test_running_out_of_memory_is_an_outcome() -> None:
+    def exhaust(x: Array) -> Array:
+        raise MemoryError
+
+    outcome = Batcher(FakeModel(exhaust)).run([Work(signature(), None, [rows(1)], [WHOLE])])[0][0]
+    assert outcome.error is not None
+    assert "memory" in outcome.error.message
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda x: x * 2, False),
+        (lambda x: x - x.mean(axis=0), True),
+        (lambda x: x.sum(), True),
+        (lambda x: x.sum(axis=0), True),
+        (lambda x: x[::-1], True),
+        (lambda x: np.sort(x, axis=1), False),
+    ],
+    ids=["apart", "normalized over the batch", "one number", "a sum over rows", "rows in another order", "sorted in a row"],
+)
+def test_a_graph_that_mixes_rows_is_found_out(function: Any, expected: bool) -> None:
+    assert mixes_rows(FakeModel(function), signature()) is expected
+
+
+def test_nothing_is_tried_out_where_a_row_cannot_be_made_up() -> None:
+    text = Signature("s", {"x": TensorSpec("x", STRING, (None,))}, {"y": TensorSpec("y", STRING, (None,))})
+    model = FakeModel(lambda x: x, text)
+    assert mixes_rows(model, text) is False
+    assert model.runs == []
