@@ -100,14 +100,16 @@ def test_calls_wait_for_a_host_that_restarts_and_no_more_than_allowed() -> None:
 
 
 def test_calls_that_wait_are_told_when_no_host_will_come() -> None:
-    servable, ended = _servable(), []
+    servable = _servable()
+    ended: list[Call] = []
     servable.submit(_call(servable, ended))
     servable.update(State.END, Unavailable("given up"))
     assert [call.error and call.error.message for call in ended] == ["Version 1 of model m is not being served: given up"]
 
 
 def test_a_call_whose_host_died_is_tried_once_more_and_only_once() -> None:
-    servable, ended = _servable(), []
+    servable = _servable()
+    ended: list[Call] = []
     first, second = FakeHost(), FakeHost()
     servable.attach(first)
     call = _call(servable, ended)
@@ -120,7 +122,8 @@ def test_a_call_whose_host_died_is_tried_once_more_and_only_once() -> None:
 
 
 def test_a_call_to_a_stateful_model_is_never_tried_again() -> None:
-    servable, ended = _servable(is_stateful=True), []
+    servable = _servable(is_stateful=True)
+    ended: list[Call] = []
     host, other = FakeHost(), FakeHost()
     servable.attach(host)
     servable.attach(other)

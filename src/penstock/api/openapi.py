@@ -6,10 +6,10 @@ from typing import Any
 
 import orjson
 
-from penstock import __version__
 from penstock.api.example import example_body
 from penstock.serving.routes import Model, Routes, State
 from penstock.tensors import Signature, TensorSpec
+from penstock.version import __version__
 
 _ERROR = {
     "description": "What is wrong, for the one who asked.",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 from html import escape
 
-from penstock import __version__
 from penstock.api.example import example_body
 from penstock.serving.routes import Model, Routes, Servable, State
 from penstock.tensors import Signature, TensorSpec
+from penstock.version import __version__
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --dim: #777; --accent: #0b6e99; }

@@ -12,9 +12,9 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from penstock import __version__
 from penstock.config import available_cores, cache_folder
 from penstock.errors import PenstockError
+from penstock.version import __version__
 
 #: Distribution, and what it is for. The first group comes with the package.
 _PARTS = {

@@ -11,10 +11,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import click
 
-from penstock import __version__
 from penstock.cli.options import build_options, serve_options
 from penstock.errors import PenstockError, UsageError
 from penstock.process.zygote_process import starting
+from penstock.version import __version__
 
 
 class _Group(click.Group):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import os
 import secrets  # noqa: F401
 import ssl  # noqa: F401
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 import cffi
 
 # NumPy's lazy parts and Python's OpenSSL bind their symbols before TensorFlow's copies of the same libraries come.
+from penstock.engine import tensorflow_log
 from penstock.errors import FailedPrecondition
 
 #: Any, because types-cffi knows neither the names of dlopen's flags nor arrays as buffers.
@@ -86,38 +86,24 @@ class Library(NamedTuple):
     core: Any
 
 
-#: The least severity that is logged. INFO (0) and WARNING (1) are start-up chatter here; errors come back as statuses.
-LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
-#: Releases of Abseil that TensorFlow 2.16 to 2.21 were built with: their names are part of the symbols of its log.
-ABSEIL_RELEASES = ("20230802", "20240116", "20240722", "20250127", "20250512", "20250814")
-_ABSEIL_SET_MIN_LOG_LEVEL = "_ZN4absl12lts_{}14SetMinLogLevelENS0_18LogSeverityAtLeastE"
-ffi.cdef("\n".join(f"void {_ABSEIL_SET_MIN_LOG_LEVEL.format(release)}(int);" for release in ABSEIL_RELEASES))
+ffi.cdef(tensorflow_log.DECLARATIONS)
 
 
 @functools.cache
 def load_library() -> Library:
     """Finds and loads TensorFlow. Raises FailedPrecondition where it is not installed or cannot be loaded."""
-    os.environ.setdefault(LOG_LEVEL, "2")
     folder = _package_folder()
     # LOCAL, because the library brings its own OpenSSL, which must not replace Python's. NODELETE, because cffi closes
     # libraries when the interpreter ends, and the exit handlers that this one has registered would then crash.
     how = ffi.RTLD_NOW | ffi.RTLD_LOCAL | ffi.RTLD_NODELETE
     try:
-        framework = ffi.dlopen(str(folder / "libtensorflow_framework.so.2"), how)
-        _quieten(framework)  # before the other, which logs while it is loaded
+        with tensorflow_log.without_chatter():
+            framework = ffi.dlopen(str(folder / "libtensorflow_framework.so.2"), how)
+        tensorflow_log.set_level(framework)
         core = ffi.dlopen(str(folder / "libtensorflow_cc.so.2"), how)
     except OSError as error:
         raise FailedPrecondition(f"TensorFlow in {folder} cannot be loaded: {error}") from error
     return Library(framework, core)
-
-
-def _quieten(framework: Any) -> None:
-    """Holds Abseil's log to the same level: since 2.20 TensorFlow writes some lines to it, whatever the environment says."""
-    level = os.environ[LOG_LEVEL]
-    for release in ABSEIL_RELEASES:
-        set_level = getattr(framework, _ABSEIL_SET_MIN_LOG_LEVEL.format(release), None)
-        if set_level is not None and level.isdecimal():
-            set_level(min(int(level), 3))
 
 
 def _package_folder() -> Path:

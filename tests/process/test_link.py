@@ -1,0 +1,216 @@
+"""Every call that a link takes ends once: by its answer, by its deadline, or by the end of the host.
+
+The host's end of the channel is played by the test, over a real socket and a real arena.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Coroutine
+
+import numpy as np
+import pytest
+
+from penstock.errors import Code, PenstockError
+from penstock.process.arena import Arena, ArenaView, create_arena
+from penstock.process.channel import FrameSocket, frame_pair
+from penstock.process.link import HostLink
+from penstock.process.messages import Answer, Part, Run, ToGateway, WireTensor, decode_to_host, encode
+from penstock.process.tensor_frames import pack, unpack
+from penstock.serving.call import Call
+from penstock.serving.routes import Servable, State
+from penstock.tensors import FLOAT, Array, Signature, TensorSpec
+
+_SIGNATURE = Signature(
+    "serving_default",
+    {"x": TensorSpec("x", FLOAT, (None, None))},
+    {"y": TensorSpec("y", FLOAT, (None, None))},
+)
+
+
+class _Bench:
+    """A link, the host's end of its channel, and what has ended."""
+
+    def __init__(self, *, max_rows: int = 8, max_load: int = 100) -> None:
+        self.servable = Servable("m", 1, batches=frozenset({"serving_default"}))
+        self.servable.update(State.AVAILABLE, None)
+        ours, theirs = frame_pair()
+        self.host = FrameSocket(theirs)
+        fds = [create_arena(1 << 24) for _ in range(2)]
+        self.host_reads, self.host_writes = ArenaView(os.dup(fds[0])), Arena(os.dup(fds[1]))
+        self.lost: list[HostLink] = []
+        self.gateway_arena = Arena(fds[0])
+        self.link = HostLink(
+            asyncio.get_running_loop(),
+            self.servable,
+            7,
+            FrameSocket(ours),
+            (self.gateway_arena, ArenaView(fds[1])),
+            max_rows=max_rows,
+            max_load=max_load,
+            lost=self.lost.append,
+        )
+        self.servable.attach(self.link)
+        self.ended: list[Call] = []
+
+    def submit(self, *values: float, columns: int = 1, deadline_ns: int = 1 << 62) -> Call:
+        array = np.repeat(np.array([values], np.float32).T, columns, axis=1)
+        call = Call(self.servable, _SIGNATURE, (array,), deadline_ns, self.ended.append)
+        self.servable.submit(call)
+        return call
+
+    async def runs(self) -> list[Run]:
+        """What has reached the host after this tick."""
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return [run for frame in self.host.receive() for run in decode_to_host(frame).runs]
+
+    def double(self, run: Run) -> Answer:
+        array = unpack(run.inputs[0], self.host_reads) * 2
+        return self.answer(run, array)
+
+    def answer(self, run: Run, array: Array) -> Answer:
+        return Answer(run.id, ("y",), [Part(len(run.rows), [pack(array, self.host_writes)])], 5, 6, len(array))
+
+    async def send(self, *answers: Answer, released: list[int] | None = None) -> None:
+        self.host.send(encode(ToGateway(list(answers), released or [])))
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+
+def _run(scenario: Callable[[], Coroutine[None, None, None]]) -> None:
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+def test_requests_of_a_tick_travel_as_one_run_and_each_gets_its_rows() -> None:
+    async def scenario() -> None:
+        bench = _Bench()
+        calls = [bench.submit(1), bench.submit(2, 3), bench.submit(4)]
+        (run,) = await bench.runs()
+        assert run.rows == [1, 2, 1]
+        await bench.send(bench.double(run))
+        assert [call.results["y"].ravel().tolist() for call in calls] == [[2.0], [4.0, 6.0], [8.0]]
+        assert bench.link.load == 0
+
+    _run(scenario)
+
+
+def test_only_requests_of_the_same_kind_are_put_together() -> None:
+    async def scenario() -> None:
+        bench = _Bench()
+        bench.submit(1)
+        bench.submit(2, columns=3)
+        bench.submit(3)
+        assert sorted(run.rows for run in await bench.runs()) == [[1], [1, 1]]
+
+    _run(scenario)
+
+
+def test_runs_do_not_exceed_the_largest_batch() -> None:
+    async def scenario() -> None:
+        bench = _Bench(max_rows=3)
+        for value in range(7):
+            bench.submit(value)
+        bench.submit(*range(9))
+        assert [run.rows for run in await bench.runs()] == [[1, 1, 1], [1, 1, 1], [1], [9]]
+
+    _run(scenario)
+
+
+def test_a_large_tensor_goes_through_shared_memory_and_its_block_comes_back() -> None:
+    async def scenario() -> None:
+        bench = _Bench()
+        call = bench.submit(*range(1000), columns=100)
+        (run,) = await bench.runs()
+        assert run.inputs[0].offset >= 0
+        assert bench.gateway_arena.used_blocks == 1
+        await bench.send(bench.double(run), released=[run.inputs[0].offset])
+        assert call.results["y"].sum() == sum(range(1000)) * 200
+        assert bench.gateway_arena.used_blocks == 0
+        await bench.runs()
+        released = [block for frame in bench.host.receive() for block in decode_to_host(frame).released]
+        assert released or bench.host_writes.used_blocks == 1
+
+    _run(scenario)
+
+
+def test_a_full_queue_refuses_at_once() -> None:
+    async def scenario() -> None:
+        bench = _Bench(max_load=2)
+        bench.submit(1)
+        bench.submit(2)
+        with pytest.raises(PenstockError, match="full") as caught:
+            bench.submit(3)
+        assert caught.value.code is Code.UNAVAILABLE
+
+    _run(scenario)
+
+
+def test_a_late_answer_is_dropped() -> None:
+    async def scenario() -> None:
+        bench = _Bench()
+        call = bench.submit(1, deadline_ns=time.monotonic_ns())
+        (run,) = await bench.runs()
+        bench.link.expire(time.monotonic_ns())
+        assert call.error is not None
+        assert call.error.code is Code.DEADLINE_EXCEEDED
+        await bench.send(bench.double(run))
+        assert bench.ended == [call]
+        assert bench.link.load == 0
+
+    _run(scenario)
+
+
+def test_the_end_of_the_host_gives_its_calls_back_to_be_tried_alone() -> None:
+    async def scenario() -> None:
+        bench = _Bench()
+        calls = [bench.submit(1), bench.submit(2)]
+        await bench.runs()
+        bench.host.close()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert bench.lost == [bench.link]
+        assert bench.servable.hosts == []
+        assert list(bench.servable.waiting) == calls
+
+    _run(scenario)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        Part(1, [], int(Code.INVALID_ARGUMENT), "bad"),
+        Part(1, []),
+        Part(1, [WireTensor(1, (3,), memoryview(b"short"))]),
+        Part(1, [WireTensor(99, (1,), memoryview(b"1234"))]),
+        Part(1, [WireTensor(1, (1,), memoryview(b""), 1 << 40, 4)]),
+        Part(0, []),
+    ],
+    ids=["an error", "outputs missing", "too few bytes", "an unknown dtype", "a block outside", "no outcome"],
+)
+def test_an_answer_that_is_an_error_or_damaged_ends_the_call_with_an_error(part: Part) -> None:
+    async def scenario() -> None:
+        bench = _Bench()
+        call = bench.submit(1)
+        (run,) = await bench.runs()
+        await bench.send(Answer(run.id, ("y",), [part], 0, 0, 1))
+        assert bench.ended == [call]
+        assert call.error is not None
+
+    _run(scenario)
+
+
+def test_garbage_from_the_host_ends_the_link_and_not_the_gateway() -> None:
+    async def scenario() -> None:
+        bench = _Bench()
+        call = bench.submit(1)
+        await bench.runs()
+        bench.host.send(b"\xc1 no message")
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert bench.lost == [bench.link]
+        assert list(bench.servable.waiting) == [call]
+
+    _run(scenario)
