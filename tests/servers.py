@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,7 @@ import requests
 PENSTOCK = Path(sys.executable).with_name("penstock")
 START_S = 60.0
 _READY = re.compile(r"penstock: ready on (http://\S+)")
-_OURS = ("PENSTOCK_", "SAGEMAKER_", "AWS_")
+_OURS = ("PENSTOCK_", "SAGEMAKER_", "TF_", "OMP_")
 
 T = TypeVar("T")
 
@@ -42,7 +43,7 @@ def wait_until(condition: Callable[[], T], what: str, timeout_s: float = 20.0) -
 def environment(**added: str) -> dict[str, str]:
     """This process's environment without what would change a server."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-    return {**kept, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONUNBUFFERED": "1", **added}
+    return {**kept, **added}
 
 
 def run_penstock(
@@ -107,14 +108,14 @@ class Server:
             raise
 
     def _wait_until_ready(self) -> str:
-        def ready() -> str | None:
-            for line in list(self._out.lines):
+        until = time.monotonic() + START_S
+        while True:
+            for line in self.out:
                 if found := _READY.fullmatch(line):
                     return found[1]
             assert self.process.poll() is None, f"the server ended with {self.process.returncode}:\n{self.log}"
-            return None
-
-        return wait_until(ready, f"ready; so far:\n{self.log}", START_S) or ""
+            assert time.monotonic() < until, f"not ready within {START_S:g} s:\n{self.log}"
+            time.sleep(0.005)
 
     @property
     def log(self) -> str:
@@ -152,6 +153,15 @@ class Server:
         data = body if isinstance(body, bytes) else None
         response = self.post(f"/v1/models/{model}:{verb}", data=data, json=None if data is not None else body)
         return response.status_code, error_of(response)
+
+    def raw(self, data: bytes) -> bytes:
+        """What the server sends back on a connection until it closes it."""
+        with self.connect() as connection:
+            connection.sendall(data)
+            return read_all(connection)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
 
     # Processes
 
@@ -212,6 +222,17 @@ class Server:
                 self.stop()
         finally:
             self.close()
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Everything until the other side closes; what a reset cuts off is not there."""
+    parts: list[bytes] = []
+    try:
+        while part := connection.recv(1 << 16):
+            parts.append(part)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts)
 
 
 def error_of(response: requests.Response) -> str:

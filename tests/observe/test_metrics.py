@@ -12,10 +12,9 @@ _DURATIONS = (1_000, 20_000, 300_000, 4_000_000, 50_000_000, 600_000_000)
 def _gateway(requests: int, *, in_flight: int = 0) -> Metrics:
     metrics = Metrics()
     recorder = metrics.recorder("m", 1, "tfs_rest:predict")
-    for _ in range(requests + in_flight):
-        recorder.began()
+    recorder.in_flight = requests + in_flight
     for _ in range(requests):
-        recorder.finished("OK", _DURATIONS, 4)
+        recorder.finished("OK", (*_DURATIONS, 4))
     metrics.recorder("", 0, "tfs_rest:predict").failed("NOT_FOUND")
     return metrics
 
@@ -46,6 +45,13 @@ def test_the_figures_of_all_gateways_are_added_up() -> None:
     assert samples["penstock_model_state", (("model", "m"), ("state", "AVAILABLE"), ("version", "1"))] == 1
     nobody = (("api", "tfs_rest:predict"), ("code", "NOT_FOUND"), ("model", ""), ("version", "0"))
     assert samples["penstock_requests_total", nobody] == 2
+
+
+def test_thousands_of_requests_are_all_counted() -> None:
+    (series,) = [one for one in merge([_gateway(2000).snapshot()]) if one.model == "m"]
+    assert [sum(counts) for counts in series.stages] == [2000] * 6
+    assert series.sums_ns == [2000 * duration for duration in _DURATIONS]
+    assert (sum(series.batches), series.batch_rows) == (2000, 8000)
 
 
 def test_buckets_are_cumulative_and_hold_every_duration() -> None:

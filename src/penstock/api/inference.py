@@ -35,44 +35,35 @@ EncodeError = Callable[[PenstockError], Response]
 
 
 class Inference:
-    """Runs requests. One for a gateway; `routes` say where, `metrics` keep count."""
+    """Runs requests. One for a gateway; `routes` say where, `metrics` keep count, `server_timing` tells each client."""
 
     def __init__(self, routes: Routes, metrics: Metrics, *, timeout_s: float, server_timing: bool) -> None:
         self.routes = routes
         self._metrics = metrics
         self._timeout_ns = int(timeout_s * 1e9)
-        self._server_timing = server_timing
-        self._recorders: dict[tuple[str, int, str], Recorder] = {}
+        self.server_timing = server_timing
 
     def start(self, request: Request, api: str, decode: Decode, encode_error: EncodeError) -> None:
         """Begins a request; its answer follows when the model has run."""
         try:
             prepared = decode(request)
         except PenstockError as error:
-            self._recorder("", 0, api).failed(error.code.name)
+            self._metrics.recorder("", 0, api).failed(error.code.name)
             request.answer(encode_error(error))
             return
         servable = prepared.servable
-        running = _Running(self, request, prepared, self._recorder(servable.model, servable.version, api), encode_error)
+        recorder = self._metrics.recorder(servable.model, servable.version, api)
+        recorder.in_flight += 1
+        running = _Running(self, request, prepared, recorder, encode_error)
         deadline_ns = request.read_ns + self._timeout_ns
         call = Call(servable, prepared.signature, prepared.inputs, deadline_ns, running.done)
-        running.recorder.began()
         try:
             servable.submit(call)
         except PenstockError as error:
             call.fail(error)
 
-    def _recorder(self, model: str, version: int, api: str) -> Recorder:
-        key = (model, version, api)
-        recorder = self._recorders.get(key)
-        if recorder is None:
-            recorder = self._recorders[key] = self._metrics.recorder(model, version, api)
-        return recorder
-
     def timing_fields(self, durations_ns: tuple[int, ...]) -> bytes:
-        """The Server-Timing header of a request, where it is wanted: milliseconds by stage, up to encode."""
-        if not self._server_timing:
-            return b""
+        """The Server-Timing header of a request: milliseconds by stage, up to encode."""
         parts = [f"{stage};dur={ns / 1e6:.3f}" for stage, ns in zip(STAGES, durations_ns, strict=False)]
         return f"server-timing: {', '.join(parts)}\r\n".encode()
 
@@ -80,7 +71,7 @@ class Inference:
 class _Running:
     """A request that waits for its call."""
 
-    __slots__ = ("_encode_error", "_inference", "_prepared", "_request", "recorder")
+    __slots__ = ("_encode_error", "_inference", "_prepared", "_recorder", "_request")
 
     def __init__(
         self,
@@ -94,10 +85,11 @@ class _Running:
         self._request = request
         self._prepared = prepared
         self._encode_error = encode_error
-        self.recorder = recorder
+        self._recorder = recorder
 
     def done(self, call: Call) -> None:
         """The end of the call: encodes, answers, counts."""
+        began_ns = time.monotonic_ns()
         request = self._request
         code = "OK"
         try:
@@ -116,12 +108,11 @@ class _Running:
         durations = (
             request.read_ns - request.first_byte_ns,
             call.decoded_ns - request.read_ns,
-            call.answered_ns - call.decoded_ns - infer_ns,
+            began_ns - call.decoded_ns - infer_ns,
             infer_ns,
-            encoded_ns - call.answered_ns,
+            encoded_ns - began_ns,
         )
-        timing = self._inference.timing_fields(durations)
-        if timing:
-            response.fields += timing
+        if self._inference.server_timing:
+            response.fields += self._inference.timing_fields(durations)
         request.answer(response)
-        self.recorder.finished(code, (*durations, time.monotonic_ns() - encoded_ns), call.batch_rows)
+        self._recorder.finished(code, (*durations, time.monotonic_ns() - encoded_ns, call.batch_rows))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from penstock.engine.tensorflow_options import CALLERS_THREAD, SESSION_POOL, con
 from penstock.engine.tensorflow_plan import Call, Plan, echo, native
 from penstock.engine.tensorflow_status import Status
 from penstock.engine.tensorflow_tensor import Tensors
-from penstock.errors import DeadlineExceeded, FailedPrecondition
+from penstock.errors import DeadlineExceeded, FailedPrecondition, NotFound
 from penstock.savedmodel.reader import parse_meta_graph
 from penstock.tensors import Array, Signature
 
@@ -27,6 +28,9 @@ from penstock.tensors import Array, Signature
 MAX_PLANS = 256
 #: About 24 days: RunOptions count milliseconds, and longer ones overflow TensorFlow's clock.
 MAX_TIMEOUT_MS = 2**31 - 1
+
+
+_MISSING_OP = re.compile("Op type not registered '[^']+'")
 
 
 class TensorFlowEngine:
@@ -146,7 +150,7 @@ class TensorFlowModel:
                 results[name] = array
         for output, name in plan.echoes:
             results[output] = echo(inputs[name], plan.signature.inputs[name].dtype)
-        return results
+        return {name: results[name] for name in plan.order} if plan.order else results
 
     def _plan(self, signature: str, outputs: tuple[str, ...] | None) -> Plan:
         if not self._free.alive:
@@ -191,6 +195,10 @@ def _load_session(library: Library, graph: CData, path: Path, options: EngineOpt
     session = core.TF_LoadSessionFromSavedModel(
         session_options, ffi.NULL, os.fsencode(path), ffi.new("char*[]", tags), len(tags), graph, meta_graph, status.pointer
     )
+    missing = _MISSING_OP.search(status.message)
+    if missing:
+        version = ffi.string(core.TF_Version()).decode()
+        raise NotFound(f"{path}: {missing[0]} in TensorFlow {version}; --op-library names a shared object that defines it")
     status.check(f"{path}: ")
     return session, bytes(ffi.buffer(meta_graph.data, meta_graph.length))
 

@@ -30,10 +30,11 @@ class Plan:
     """Feeds and fetches of a signature, and the calls that are free for the next run.
 
     TensorFlow refuses to fetch what is fed: an output that is an input's tensor is in `echoes`, as (output, input).
-    `fetched` has each tensor once, with all the outputs that it serves.
+    `fetched` has each tensor once, with all the outputs that it serves. `order` is the order of the outputs where
+    reading `fetched` and then `echoes` gives another one, and else empty.
     """
 
-    __slots__ = ("_library", "calls", "echoes", "feeds", "fetched", "fetches", "inputs", "signature")
+    __slots__ = ("_library", "calls", "echoes", "feeds", "fetched", "fetches", "inputs", "order", "signature")
 
     def __init__(self, library: Library, graph: CData, signature: Signature, outputs: Sequence[str]) -> None:
         self._library = library
@@ -57,6 +58,9 @@ class Plan:
             (tuple(names), _element_type(library, signature, names[0], self.fetches[index]))
             for index, names in enumerate(served.values())
         )
+
+        given = [*(name for names in served.values() for name in names), *(name for name, _ in echoes)]
+        self.order = () if given == list(outputs) else tuple(outputs)
 
     def call(self) -> Call:
         """One of the free calls. Popping is atomic, so threads never get the same."""

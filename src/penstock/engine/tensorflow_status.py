@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from penstock.engine.tensorflow_library import CData, Library, ffi
-from penstock.errors import PenstockError, from_code
+from penstock.errors import from_code
 
 #: Longer messages lose their middle: TensorFlow repeats whole call stacks and tensors in some.
 MAX_MESSAGE = 2000
@@ -12,22 +12,24 @@ MAX_MESSAGE = 2000
 class Status:
     """One TF_Status, freed with its owner. For one thread at a time; calls that take `pointer` overwrite it."""
 
-    __slots__ = ("_code", "_message", "pointer")
+    __slots__ = ("_code", "_text", "pointer")
 
     def __init__(self, library: Library) -> None:
         framework = library.framework
         self.pointer: CData = ffi.gc(framework.TF_NewStatus(), framework.TF_DeleteStatus)
         self._code = framework.TF_GetCode
-        self._message = framework.TF_Message
+        self._text = framework.TF_Message
 
     def check(self, place: str = "") -> None:
         """Raises the error that the last call left, if any; `place` comes before its message."""
         if self._code(self.pointer):
-            raise self.error(place)
+            raise from_code(self._code(self.pointer), place + readable(self.message))
 
-    def error(self, place: str = "") -> PenstockError:
-        text: bytes = ffi.string(self._message(self.pointer))
-        return from_code(self._code(self.pointer), place + readable(text.decode(errors="replace")))
+    @property
+    def message(self) -> str:
+        """What TensorFlow says; empty where nothing is wrong."""
+        text: bytes = ffi.string(self._text(self.pointer))
+        return text.decode(errors="replace")
 
 
 def readable(message: str) -> str:

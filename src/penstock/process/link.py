@@ -8,7 +8,6 @@ with its own rows, by an answer, by the deadline, or by the end of the host.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -197,7 +196,6 @@ class HostLink:
         group = self._groups.pop(answer.id, None)
         if group is None:
             return
-        now_ns = time.monotonic_ns()
         calls = group.calls
         self.load -= len(calls)
         at = 0
@@ -205,7 +203,6 @@ class HostLink:
             concerned = calls[at : at + part.requests]
             at += part.requests
             for call in concerned:
-                call.answered_ns = now_ns
                 call.started_ns = answer.started_ns
                 call.infer_ns = answer.infer_ns
                 call.batch_rows = answer.batch_rows

@@ -27,7 +27,6 @@ class Call:
     """
 
     __slots__ = (
-        "answered_ns",
         "attempts",
         "batch_rows",
         "deadline_ns",
@@ -67,7 +66,7 @@ class Call:
         self.results: dict[str, Array] = {}
         self.error: PenstockError | None = None
         self.is_finite = False
-        self.decoded_ns = self.answered_ns = time.monotonic_ns()
+        self.decoded_ns = time.monotonic_ns()
         self.started_ns = self.infer_ns = self.batch_rows = 0
 
     def finish(self, results: dict[str, Array]) -> None:
@@ -82,7 +81,6 @@ class Call:
         if not self.is_finished:
             self.is_finished = True
             self.error = error
-            self.answered_ns = time.monotonic_ns()
             self.done(self)
 
 

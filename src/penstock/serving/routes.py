@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from penstock.errors import FailedPrecondition, InvalidArgument, NotFound, PenstockError, Unavailable
+from penstock.errors import InvalidArgument, NotFound, PenstockError, Unavailable
 from penstock.serving.call import Call
 from penstock.tensors import Signature
 
@@ -137,11 +137,20 @@ class Model:
     name: str
     versions: dict[int, Servable] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
+    _newest_first: list[Servable] = field(default_factory=list)
 
     def latest(self) -> Servable | None:
         """The highest version that is available."""
-        available = [version for version, servable in self.versions.items() if servable.state is State.AVAILABLE]
-        return self.versions[max(available)] if available else None
+        for servable in self._newest_first:
+            if servable.state is State.AVAILABLE:
+                return servable
+        return None
+
+    def add(self, servable: Servable) -> Servable:
+        """Takes a version in, unless it is there; the one that is there."""
+        known = self.versions.setdefault(servable.version, servable)
+        self._newest_first = [self.versions[version] for version in sorted(self.versions, reverse=True)]
+        return known
 
 
 class Routes:
@@ -195,16 +204,10 @@ class Routes:
             raise NotFound(f"Could not find version {version} of model {name}")
         return [model.versions[version]]
 
-    def sole(self) -> str:
-        """The name of the model where a request names none: the only one, else the first. Raises FailedPrecondition."""
-        for name in self.models:
-            return name
-        raise FailedPrecondition("No model is loaded.")
-
     def servable(self, name: str, version: int, make: Callable[[], Servable]) -> Servable:
         """The picture of a version, made when it is first heard of."""
         model = self.models.setdefault(name, Model(name))
-        return model.versions.setdefault(version, make())
+        return model.versions.get(version) or model.add(make())
 
     def expire(self) -> list[Call]:
         """All calls that wait for a host and have run out of time."""

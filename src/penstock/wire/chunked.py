@@ -1,85 +1,103 @@
-"""Chunked bodies, decoded as they arrive."""
+"""Chunked bodies, decoded as they arrive.
+
+Guarantees: the same bytes give the same body or the same error however they are cut; what is kept is bounded by `max_bytes`
+and the longest line. What a lenient reader might see otherwise (a bare CR or LF, a line that is no field) is refused.
+"""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Callable
 
 from penstock.wire.head import HttpError
 
 _MAX_LINE_BYTES = 4096
 _MAX_TRAILER_BYTES = 16384
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[\t ]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
+_TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
 
 
 class ChunkedBody:
-    """Takes bytes until the body is whole. `parts` is what has been decoded, never more than `max_bytes`."""
+    """Takes bytes until the body is whole. `content` is what has been decoded, never more than `max_bytes`."""
 
-    __slots__ = ("_left", "_max_bytes", "_state", "_tail", "_trailers", "parts", "size")
+    __slots__ = ("_announced", "_is_whole", "_left", "_max_bytes", "_step", "_tail", "_trailer_bytes", "content")
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._tail = b""
+        self._announced = 0
         self._left = 0
-        self._trailers = 0
-        self._state = self._size_line
-        self.parts: list[bytes] = []
-        self.size = 0
+        self._trailer_bytes = 0
+        self._is_whole = False
+        # Not a bound method: the body would hold itself, and its content, until the garbage collector comes by.
+        self._step: _Step = ChunkedBody._size_line
+        # One buffer and not a list of chunks: chunks of two bytes would cost twenty times their size.
+        self.content = bytearray()
 
     def feed(self, data: bytes) -> bytes | None:
         """Takes `data`; what follows the body once it is whole, else None. Raises HttpError."""
-        data = self._tail + data if self._tail else data
+        data = self._tail + data
         self._tail = b""
         at = 0
-        while True:
-            at_next = self._state(data, at)
-            if at_next is None:
-                self._tail = data[at:] if at else data
+        while not self._is_whole:
+            following = self._step(self, data, at)
+            if following is None:
+                self._tail = data[at:]
                 return None
-            if at_next < 0:
-                return data[-at_next:] if -at_next < len(data) else b""
-            at = at_next
-
-    @staticmethod
-    def _line(data: bytes, at: int) -> int | None:
-        end = data.find(b"\r\n", at)
-        if (end < 0 and len(data) - at > _MAX_LINE_BYTES) or end - at > _MAX_LINE_BYTES:
-            raise HttpError(400, "A line of the chunked body is too long.")
-        return None if end < 0 else end
+            at = following
+        return data[at:]
 
     def _size_line(self, data: bytes, at: int) -> int | None:
-        end = self._line(data, at)
+        end = _line_end(data, at)
         if end is None:
             return None
-        digits = data[at:end].split(b";", 1)[0].strip()
-        if not 0 < len(digits) <= 15 or not all(byte in b"0123456789abcdefABCDEF" for byte in digits):
-            raise HttpError(400, "The size of a chunk is not a hexadecimal number.")
-        self._left = int(digits, 16)
-        self.size += self._left
-        if self.size > self._max_bytes:
+        size = _SIZE.fullmatch(data, at, end)
+        if size is None:
+            raise HttpError(400, "The line before a chunk is not its size as a hexadecimal number.")
+        self._left = int(size[1], 16)
+        self._announced += self._left
+        if self._announced > self._max_bytes:
             raise HttpError(413, f"The body is larger than the {self._max_bytes} bytes that are allowed.")
-        self._state = self._content if self._left else self._trailer
+        self._step = ChunkedBody._content if self._left else ChunkedBody._trailer
         return end + 2
 
     def _content(self, data: bytes, at: int) -> int | None:
-        if at >= len(data):
+        if at == len(data):
             return None
         part = data[at : at + self._left]
-        self.parts.append(part)
+        self.content += part
         self._left -= len(part)
         if not self._left:
-            self._state = self._content_end
+            self._step = ChunkedBody._content_end
         return at + len(part)
 
     def _content_end(self, data: bytes, at: int) -> int | None:
-        if len(data) - at < 2:
-            return None
-        if data[at : at + 2] != b"\r\n":
+        end = data[at : at + 2]
+        if not b"\r\n".startswith(end):
             raise HttpError(400, "A chunk is longer than its size says.")
-        self._state = self._size_line
+        if len(end) < 2:
+            return None
+        self._step = ChunkedBody._size_line
         return at + 2
 
     def _trailer(self, data: bytes, at: int) -> int | None:
-        end = self._line(data, at)
+        end = _line_end(data, at)
         if end is None:
             return None
-        self._trailers += end - at
-        if self._trailers > _MAX_TRAILER_BYTES:
+        self._is_whole = end == at
+        if not self._is_whole and not _TRAILER.fullmatch(data, at, end):
+            raise HttpError(400, "A trailer of the chunked body is not a field.")
+        self._trailer_bytes += end - at
+        if self._trailer_bytes > _MAX_TRAILER_BYTES:
             raise HttpError(431, "The trailers of the chunked body are too long.")
-        return -(end + 2) if end == at else end + 2
+        return end + 2
+
+
+_Step = Callable[[ChunkedBody, bytes, int], int | None]
+
+
+def _line_end(data: bytes, at: int) -> int | None:
+    end = data.find(b"\r\n", at, at + _MAX_LINE_BYTES + 2)
+    if end < 0 and len(data) - at >= _MAX_LINE_BYTES + 2:
+        raise HttpError(400, "A line of the chunked body is too long.")
+    return None if end < 0 else end

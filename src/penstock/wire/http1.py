@@ -1,34 +1,47 @@
 """HTTP/1.1 on an asyncio transport: bytes in, whole requests to the app, answers out in order.
 
 Guarantees: every request that was handed to the app is answered in its place or its connection ends; heads, bodies, requests
-in flight and unsent bytes are bounded for each connection; a connection that makes no progress ends (`sweep`). Knows no API.
+in flight and unsent bytes are bounded for each connection; a connection that makes no progress ends (`sweep`). What follows
+does not depend on how the bytes were cut into segments. Nothing that a client sends raises. Knows no API.
+
+Assumes that a transport whose reading is paused delivers neither data nor the end of the client's data.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 import time
 from collections import deque
 from dataclasses import dataclass
-from http import HTTPStatus
+from email.utils import formatdate
 from typing import cast
 
-import orjson
-
 from penstock.errors import PenstockError
+from penstock.wire.answer import error_response, write_answer
 from penstock.wire.chunked import ChunkedBody
-from penstock.wire.encoding import compress, decompress, is_worth_compressing
-from penstock.wire.head import CHUNKED, Head, HttpError, parse_head
-from penstock.wire.request import JSON_TYPE, App, Request, Response
+from penstock.wire.encoding import decompress
+from penstock.wire.head import CHUNKED, Head, HttpError, may_become_head, parse_head
+from penstock.wire.request import App, Request, Response
 
 #: Requests of one connection that may be under way; a client that pipelines more waits.
 _MAX_PIPELINED = 64
-#: Bodies from here on are sent beside their head instead of copied behind it.
-_SEPARATE_BODY_BYTES = 16 << 10
+#: Behind a request with a larger body the next one waits too: bodies stay in memory until they are answered.
+_MAX_PIPELINED_BODY_BYTES = 1 << 20
+#: Requests of one connection that are taken before others have their turn.
+_MAX_TAKEN_AT_ONCE = 64
+#: What a connection waits with (`HttpConnection._held`): nothing; requests, until some of those before them are answered, or
+#: until its turn comes again; `100 Continue`, until all answers before it are sent.
+_NOTHING, _REQUESTS, _TURN, _CONTINUE_LINE = range(4)
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_STATUS_LINES = {int(status): b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
+#: How long a client may go on sending after an answer that ends the connection before it has said all.
+_LINGER_S = 5.0
+#: Pieces of a body smaller than this are put together as they come: an object for each would cost many times their size.
+_SMALL_PIECE_BYTES = 4096
+log = logging.getLogger("penstock.wire")
+_REFUSED = Head("GET", b"/", "1.1", {}, False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +78,7 @@ class HttpServer:
 
     def refresh_date(self) -> None:
         """The Date line is the same for a second."""
-        self.date_line = time.strftime("date: %a, %d %b %Y %H:%M:%S GMT\r\n", time.gmtime()).encode()
+        self.date_line = f"date: {formatdate(usegmt=True)}\r\n".encode()
 
     def sweep(self) -> None:
         """Ends the connections that have made no progress for too long. To be called about once a second."""
@@ -92,13 +105,16 @@ class HttpConnection(asyncio.Protocol):
         "_closes_after",
         "_first_byte_ns",
         "_head",
+        "_held",
         "_is_reading",
         "_is_writable",
         "_last_progress",
+        "_lingers",
         "_pending",
         "_server",
         "_tail",
         "_transport",
+        "_unsent",
     )
 
     def __init__(self, server: HttpServer) -> None:
@@ -113,8 +129,11 @@ class HttpConnection(asyncio.Protocol):
         self._first_byte_ns = 0
         self._pending: deque[Request] = deque()
         self._closes_after = False
+        self._lingers = False
+        self._held = _NOTHING
         self._is_reading = True
         self._is_writable = True
+        self._unsent = 0
         self._last_progress = time.monotonic()
 
     # What the transport calls
@@ -126,38 +145,46 @@ class HttpConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._server.connections.discard(self)
-        self._tail = b""
-        self._body_parts = []
+        self._tail, self._head, self._body, self._body_parts = b"", None, None, []
+        self._pending.clear()
 
     def eof_received(self) -> bool:
         """A client that has said all may still wait for its answers."""
         self._closes_after = True
+        self._lingers = False
         return bool(self._pending)
 
     def pause_writing(self) -> None:
         self._is_writable = False
         self._last_progress = time.monotonic()
+        self._unsent = 0 if self._transport is None else self._transport.get_write_buffer_size()
         self._pause_reading()
 
     def resume_writing(self) -> None:
         self._is_writable = True
-        self._last_progress = time.monotonic()
-        self._resume_reading()
+        self._body_began = self._last_progress = time.monotonic()
+        if self._held in (_REQUESTS, _TURN):
+            self._let_go()
+        else:
+            self._resume_reading()
 
     def data_received(self, data: bytes) -> None:
         if self._closes_after:
+            self._lingers = True
             return
         try:
             if self._head is None:
-                self._read_head(data)
+                self._read_requests(data)
             else:
-                self._read_body(data)
+                rest = self._read_body(data)
+                if rest:
+                    self._read_requests(rest)
         except HttpError as error:
             self._refuse(error)
 
     # Reading
 
-    def _read_head(self, data: bytes) -> None:
+    def _read_requests(self, data: bytes) -> None:
         """Takes whole requests out of `data`, as many as are there and allowed."""
         if self._tail:
             data = self._tail + data
@@ -165,43 +192,50 @@ class HttpConnection(asyncio.Protocol):
         elif not self._first_byte_ns:
             self._first_byte_ns = time.monotonic_ns()
         limits = self._server.limits
-        while data:
+        at = taken = 0
+        while True:
+            if not self._is_writable or (self._pending and self._is_full()):
+                self._hold(data[at:], _REQUESTS)
+                return
+            end = data.find(b"\r\n\r\n", at)
+            if end <= at or end - at > limits.max_head_bytes:
+                if data.startswith(b"\r\n", at):
+                    at += 2
+                else:
+                    self._wait_for_head(data[at:])
+                    return
+            else:
+                head = parse_head(data[at : end + 4])
+                at = end + 4
+                end = at + head.length
+                if at <= end <= len(data) and head.length <= limits.max_body_bytes:
+                    body = data[at:end]
+                    at = end
+                    self._dispatch(head, body)
+                else:
+                    data, at = self._begin_body(head, data[at:]), 0
+            if at == len(data):
+                self._first_byte_ns = self._first_byte_ns if self._head is not None else 0
+                return
             if self._transport is None or self._closes_after:
                 return
-            if len(self._pending) >= _MAX_PIPELINED or not self._is_writable:
-                self._tail = data
-                self._pause_reading()
+            self._first_byte_ns = time.monotonic_ns()
+            taken += 1
+            if taken == _MAX_TAKEN_AT_ONCE:
+                self._hold(data[at:], _TURN)
+                asyncio.get_running_loop().call_soon(self._go_on)
                 return
-            end = data.find(b"\r\n\r\n")
-            if end < 0 or end > limits.max_head_bytes:
-                if data.startswith(b"\r\n"):
-                    data = data[2:]
-                    continue
-                if len(data) > limits.max_head_bytes:
-                    raise HttpError(431, f"The request's head is longer than {limits.max_head_bytes} bytes.")
-                self._wait_for_head(data)
-                return
-            head = parse_head(data[: end + 4])
-            if head.length == 0:
-                data = data[end + 4 :]
-                self._dispatch(head, b"")
-            elif 0 < head.length <= len(data) - end - 4 and head.length <= limits.max_body_bytes:
-                body = data[end + 4 : end + 4 + head.length]
-                data = data[end + 4 + head.length :]
-                self._dispatch(head, body)
-            else:
-                self._begin_body(head, data[end + 4 :])
-                return
-            self._first_byte_ns = time.monotonic_ns() if data else 0
 
     def _wait_for_head(self, data: bytes) -> None:
+        max_bytes = self._server.limits.max_head_bytes
+        if not may_become_head(data):
+            raise HttpError(400, "The request is not HTTP: it does not begin with a method.")
+        if len(data) >= max_bytes + 4:
+            raise HttpError(431, f"The request's head is longer than {max_bytes} bytes.")
         self._tail = data
-        if not self._first_byte_ns:
-            self._first_byte_ns = time.monotonic_ns()
-        if self._last_progress < self._first_byte_ns / 1e9 - 1:
-            self._last_progress = time.monotonic()
 
-    def _begin_body(self, head: Head, data: bytes) -> None:
+    def _begin_body(self, head: Head, data: bytes) -> bytes:
+        """Takes what is there of a body; what follows it where it is whole."""
         max_bytes = self._server.limits.max_body_bytes
         if head.length > max_bytes:
             raise HttpError(413, f"The body of {head.length} bytes is larger than the {max_bytes} bytes that are allowed.")
@@ -210,35 +244,42 @@ class HttpConnection(asyncio.Protocol):
         self._body_parts = []
         self._body_size = 0
         self._body_began = self._last_progress = time.monotonic()
-        if head.expects_continue and not self._pending and self._transport is not None:
-            self._transport.write(_CONTINUE)
         if data:
-            self._read_body(data)
+            return self._read_body(data)
+        if head.expects_continue:
+            self._held = _CONTINUE_LINE
+            self._let_go()
+        return b""
 
-    def _read_body(self, data: bytes) -> None:
+    def _read_body(self, data: bytes) -> bytes:
+        """Takes more of a body; what follows it once it is whole."""
         head = self._head
         assert head is not None
+        self._held = _NOTHING
         self._last_progress = time.monotonic()
         rest: bytes | None
         if self._body is not None:
             rest = self._body.feed(data)
             if rest is None:
-                return
-            body = b"".join(self._body.parts)
+                return b""
+            body = bytes(self._body.content)
         else:
-            self._body_parts.append(data)
+            parts = self._body_parts
+            if parts and len(parts[-1]) < _SMALL_PIECE_BYTES:
+                parts[-1] += data
+            else:
+                parts.append(data)
             self._body_size += len(data)
             if self._body_size < head.length:
-                return
-            body = b"".join(self._body_parts)
+                return b""
+            body = b"".join(parts)
             rest = body[head.length :]
             if rest:
                 body = body[: head.length]
         self._head, self._body, self._body_parts = None, None, []
         self._dispatch(head, body)
         self._first_byte_ns = 0
-        if rest:
-            self._read_head(rest)
+        return b"" if self._closes_after else rest
 
     def _dispatch(self, head: Head, body: bytes) -> None:
         server = self._server
@@ -252,16 +293,57 @@ class HttpConnection(asyncio.Protocol):
                 request.body = decompress(body, head.content_encoding, server.limits.max_body_bytes)
             server.app(request)
         except PenstockError as error:
-            self.answered(request, _error_response(error))
+            self.answered(request, error_response(error))
+        except Exception:
+            log.exception("request %s failed inside", request.id.decode())
+            self.answered(request, Response(500, b'{"error": "Internal error; the server\'s log has the rest."}'))
 
     def _refuse(self, error: HttpError) -> None:
         """What cannot be read as a request ends the connection, after an answer that says why."""
-        self._closes_after = True
+        self._closes_after = self._lingers = True
         self._tail, self._head, self._body, self._body_parts = b"", None, None, []
-        head = Head("GET", b"/", "1.1", {}, False)
-        request = Request(head, b"", self, self._first_byte_ns, self._server.next_id())
+        request = Request(_REFUSED, b"", self, self._first_byte_ns, self._server.next_id())
         self._pending.append(request)
-        self.answered(request, _error_response(error))
+        self.answered(request, error_response(error))
+
+    # Waiting with what cannot be taken or sent yet
+
+    def _is_full(self) -> bool:
+        pending = self._pending
+        return len(pending) >= _MAX_PIPELINED or len(pending[-1].body) > _MAX_PIPELINED_BODY_BYTES
+
+    def _has_room(self) -> bool:
+        """Whether it is worth going on: not for each single answer, as the tail is copied each time."""
+        return len(self._pending) <= _MAX_PIPELINED // 2 and not self._is_full()
+
+    def _hold(self, data: bytes, why: int) -> None:
+        """Keeps requests for later, and takes no more from the client before they have been taken."""
+        self._tail = data
+        self._held = why
+        self._pause_reading()
+
+    def _let_go(self) -> None:
+        """Goes on with what is held, where it can."""
+        pending = self._pending
+        if self._held == _CONTINUE_LINE:
+            if not pending and self._transport is not None:
+                self._held = _NOTHING
+                self._body_began = self._last_progress = time.monotonic()
+                self._transport.write(_CONTINUE)
+        elif self._held == _REQUESTS and self._is_writable and (not pending or self._has_room()):
+            self._held = _TURN
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Takes the requests that were held, before anything that has arrived since."""
+        if self._transport is None or self._closes_after:
+            return
+        self._held = _NOTHING
+        # The client has not been slow: the time for the rest of a head begins here.
+        self._first_byte_ns = time.monotonic_ns()
+        self.data_received(b"")
+        if self._held not in (_REQUESTS, _TURN) and self._is_writable:
+            self._resume_reading()
 
     # Writing
 
@@ -273,43 +355,27 @@ class HttpConnection(asyncio.Protocol):
         request.response = response
         if pending[0] is not request:
             return
+        server = self._server
         while pending and pending[0].response is not None:
             done = pending.popleft()
-            self._write(done, cast(Response, done.response), is_last=self._closes_after and not pending)
+            write_answer(self._transport, server, done, is_last=self._closes_after and not pending)
         self._last_progress = time.monotonic()
         if self._closes_after:
-            if not pending and self._transport is not None:
-                self._transport.close()
-        elif self._tail and not self._is_reading and self._is_writable:
-            self._resume_reading()
+            if not pending:
+                self._end()
+        elif self._held:
+            self._let_go()
 
-    def _write(self, request: Request, response: Response, is_last: bool) -> None:
+    def _end(self) -> None:
+        """Closes. To a client that may still be sending only our side: a reset would overtake the answer."""
         transport = self._transport
         if transport is None:
             return
-        head, body = request.head, response.body
-        fields = response.fields + self._server.fields
-        if head.accept_encoding and is_worth_compressing(head.accept_encoding, response.content_type, len(body)):
-            body = compress(body)
-            fields += b"content-encoding: gzip\r\nvary: accept-encoding\r\n"
-        if is_last:
-            fields += b"connection: close\r\n"
-        elif head.version == "1.0":
-            fields += b"connection: keep-alive\r\n"
-        start = b"%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b%b\r\n" % (
-            _STATUS_LINES.get(response.status) or b"HTTP/1.1 %d Unknown\r\n" % response.status,
-            response.content_type.encode("latin-1"),
-            len(body),
-            request.id,
-            self._server.date_line,
-            fields,
-        )
-        if head.method == "HEAD":
-            transport.write(start)
-        elif len(body) < _SEPARATE_BODY_BYTES:
-            transport.write(start + body)
+        if self._lingers and transport.can_write_eof():
+            transport.write_eof()
+            self._resume_reading()
         else:
-            transport.writelines((start, body))
+            transport.close()
 
     # Time and flow
 
@@ -322,19 +388,21 @@ class HttpConnection(asyncio.Protocol):
         if not self._is_reading and self._transport is not None:
             self._is_reading = True
             self._transport.resume_reading()
-        if self._tail and self._head is None:
-            data, self._tail = self._tail, b""
-            asyncio.get_running_loop().call_soon(self.data_received, data)
 
     def check_progress(self, now: float) -> None:
         """Ends the connection when the client has kept it waiting too long."""
+        transport = self._transport
+        if transport is None:
+            return
         limits = self._server.limits
         since = now - self._last_progress
-        if not self._is_writable:
-            if since > limits.progress_timeout_s and self._transport is not None:
-                self._transport.abort()
-        elif self._pending:
+        if not self._is_writable or transport.is_closing():
+            self._check_reader(transport, now, since)
+        elif self._pending or self._held in (_REQUESTS, _TURN):
             return
+        elif self._closes_after:
+            if since > _LINGER_S:
+                transport.close()
         elif self._head is not None:
             taken = now - self._body_began
             if since > limits.progress_timeout_s:
@@ -344,19 +412,27 @@ class HttpConnection(asyncio.Protocol):
         elif self._tail:
             if now - self._first_byte_ns / 1e9 > limits.head_timeout_s:
                 self._refuse(HttpError(408, f"The request's head was not whole after {limits.head_timeout_s:g} s."))
-        elif since > limits.idle_timeout_s and self._transport is not None:
-            self._transport.close()
+        elif since > limits.idle_timeout_s:
+            transport.close()
+
+    def _check_reader(self, transport: asyncio.Transport, now: float, since: float) -> None:
+        """A large answer may take its time as long as the client takes enough of it."""
+        limits = self._server.limits
+        unsent = transport.get_write_buffer_size()
+        if unsent > self._unsent:
+            self._unsent = unsent
+        elif self._unsent - unsent > limits.min_bytes_per_s * since:
+            self._unsent = unsent
+            self._last_progress = now
+        if now - self._last_progress > limits.progress_timeout_s:
+            transport.abort()
 
     def _received(self) -> int:
-        return self._body.size if self._body is not None else self._body_size
+        return len(self._body.content) if self._body is not None else self._body_size
 
     def end_if_idle(self) -> None:
         """Closes a connection that has nothing under way; one that has, closes behind the request it is at."""
-        if self._head is None:
+        if self._head is None and not self._tail:
             self._closes_after = True
             if not self._pending and self._transport is not None:
                 self._transport.close()
-
-
-def _error_response(error: PenstockError) -> Response:
-    return Response(error.http_status, orjson.dumps({"error": error.message}), JSON_TYPE)

@@ -1,0 +1,71 @@
+"""Answers: from a response to the bytes of HTTP/1.1.
+
+Guarantees: never raises, whatever an API or a script put into a response: an answer that is lost would give every later one
+of its connection to the wrong request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import TYPE_CHECKING, cast
+
+import orjson
+
+from penstock.errors import PenstockError
+from penstock.wire.encoding import MIN_COMPRESSED_BYTES, compress, is_compressible, is_worth_compressing
+from penstock.wire.request import JSON_TYPE, Request, Response
+
+if TYPE_CHECKING:
+    from penstock.wire.http1 import HttpServer
+
+#: Bodies from here on are sent beside their head instead of copied behind it.
+_SEPARATE_BODY_BYTES = 16 << 10
+_STATUS_LINES = {int(status): b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
+_KEPT_CONTENT_TYPES = 256
+_MAX_KEPT_CHARACTERS = 128
+_content_types: dict[str, bytes] = {}
+
+
+def error_response(error: PenstockError) -> Response:
+    return Response(error.http_status, orjson.dumps({"error": error.message}), JSON_TYPE)
+
+
+def write_answer(transport: asyncio.Transport, server: HttpServer, request: Request, *, is_last: bool) -> None:
+    """Sends the response of `request`. `is_last`: the connection ends behind it."""
+    response = cast(Response, request.response)
+    head, body, content_type = request.head, response.body, response.content_type
+    fields = response.fields + server.fields
+    if len(body) >= MIN_COMPRESSED_BYTES and is_compressible(content_type):
+        fields += b"vary: accept-encoding\r\n"
+        if is_worth_compressing(head.accept_encoding, content_type, len(body)):
+            body = compress(body)
+            fields += b"content-encoding: gzip\r\n"
+    if is_last:
+        fields += b"connection: close\r\n"
+    elif head.version == "1.0":
+        fields += b"connection: keep-alive\r\n"
+    start = b"%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b%b\r\n" % (
+        _STATUS_LINES.get(response.status) or b"HTTP/1.1 %d Unknown\r\n" % response.status,
+        _content_types.get(content_type) or _encode_content_type(content_type),
+        len(body),
+        request.id,
+        server.date_line,
+        fields,
+    )
+    if head.method == "HEAD":
+        transport.write(start)
+    elif len(body) < _SEPARATE_BODY_BYTES:
+        transport.write(start + body)
+    else:
+        transport.writelines((start, body))
+
+
+def _encode_content_type(text: str) -> bytes:
+    """A content type as a field's value, remembered. Scripts and clients choose some: they must not end the line."""
+    encoded = text.encode("latin-1", "replace") if text.isprintable() else b"application/octet-stream"
+    if len(_content_types) >= _KEPT_CONTENT_TYPES:
+        _content_types.clear()
+    if len(text) <= _MAX_KEPT_CHARACTERS:
+        _content_types[text] = encoded
+    return encoded
