@@ -34,9 +34,10 @@ check: lint types imports test wheel bench-smoke  ## What CI runs
 bench: $(STAMP)  ## Measure against the peers, rewrite docs/performance.md (needs wrk)
 	$(BIN)/python -m benchmarks.run --json benchmarks/results/latest.json
 	$(BIN)/python -m benchmarks.report benchmarks/results/latest.json
+	$(BIN)/python tools/generate_docs.py
 
 bench-smoke: $(STAMP)
-	$(BIN)/python -m benchmarks.run --smoke
+	$(BIN)/python -m benchmarks.run --smoke --peers none
 
 docs: $(STAMP)  ## Rewrite the generated pages
 	$(BIN)/python tools/generate_docs.py

@@ -21,9 +21,7 @@ CONNECTIONS = 16
 KINDS = ("supervisor", "zygote", "gateway", "host")
 
 
-def measure(
-    server_command: Sequence[str], peers: Sequence[Contender], launch: Launcher, plan: Plan, results: Results
-) -> None:
+def measure(server_command: Sequence[str], peers: Sequence[Contender], launch: Launcher, plan: Plan, results: Results) -> None:
     """Sets the megabytes of our kinds of processes, and of the workers of peers that have workers."""
     body = models.body_path(plan.directory, MODEL)
     try:

@@ -46,9 +46,7 @@ def half_plus_two(target: Path) -> None:
     module = tf.Module()
     module.a = tf.Variable(0.5, name="a")
     module.b = tf.Variable(2.0, name="b")
-    serve = tf.function(
-        lambda x: {"y": module.a * x + module.b}, input_signature=[tf.TensorSpec([None], tf.float32, name="x")]
-    )
+    serve = tf.function(lambda x: {"y": module.a * x + module.b}, input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
     module.serve = serve
     tf.saved_model.save(module, str(target), signatures={"serving_default": serve})
 

@@ -241,9 +241,7 @@ def _chart_bar(results: Results, work: works.Load, contender: Contender) -> Bar:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description="Figures to docs/performance.md.")
     parser.add_argument("results", type=Path, metavar="RESULTS.json")
-    parser.add_argument(
-        "--docs", type=Path, default=ROOT / "docs", metavar="DIR", help="where to write (default: docs)"
-    )
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", metavar="DIR", help="where to write (default: docs)")
     options = parser.parse_args()
     results = read(options.results)
     profile = PROFILE.read_text() if PROFILE.exists() else None

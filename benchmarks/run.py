@@ -27,18 +27,14 @@ SMOKE_TENSOR_CALLS = 50
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.run", description="Penstock and its peers, side by side."
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Penstock and its peers, side by side.")
     parser.add_argument("--only", action="append", choices=works.NAMES, metavar="WORK", help=", ".join(works.NAMES))
     parser.add_argument("--peers", help="comma-separated, or 'none'; default: all", metavar="NAMES")
     parser.add_argument("--rounds", type=int, help="of each measurement, the contenders in turn (default 3)")
     parser.add_argument("--seconds", type=int, help="of each measurement (default 10)")
     parser.add_argument("--warm-up", type=int, help="seconds of load before each measurement (default 2)")
     parser.add_argument("--smoke", action="store_true", help="one short round of a few works against one peer, for CI")
-    parser.add_argument(
-        "--json", type=Path, default=RESULTS / "latest.json", metavar="FILE", help="default: %(default)s"
-    )
+    parser.add_argument("--json", type=Path, default=RESULTS / "latest.json", metavar="FILE", help="default: %(default)s")
     parser.add_argument("--models", type=Path, default=RESULTS / "models", metavar="DIR", help="default: %(default)s")
     parser.add_argument("--server", default=str(Path(sys.executable).with_name("penstock")), metavar="COMMAND")
     options = parser.parse_args()

@@ -82,9 +82,7 @@ def served_ms(server_command: list[str], directory: Path, calls: int) -> float:
             response = connection.getresponse()
             answer = response.read()
             if response.status != 200:
-                raise ServerFailedError(
-                    f"/invocations answered {response.status}: {answer[:200].decode(errors='replace')}"
-                )
+                raise ServerFailedError(f"/invocations answered {response.status}: {answer[:200].decode(errors='replace')}")
             return answer
 
         try:

@@ -31,9 +31,7 @@ class Plan:
     warm_up_s: int
 
 
-def measure(
-    loads: Sequence[Load], contenders: Sequence[Contender], launch: Launcher, plan: Plan, results: Results
-) -> None:
+def measure(loads: Sequence[Load], contenders: Sequence[Contender], launch: Launcher, plan: Plan, results: Results) -> None:
     """Adds a sample per load, contender and round. Loads of one model share a server's life, to start it less often."""
     for model in dict.fromkeys(each.model for each in loads):
         mine = [each for each in loads if each.model == model]

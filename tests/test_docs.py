@@ -1,4 +1,4 @@
-"""The documentation says what is there: generated pages are fresh, modules and files that it names exist, links lead somewhere."""
+"""The documentation says what is there: generated pages are fresh, files it names exist, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def load_tool(name: str) -> ModuleType:
 
 def test_generated_pages_are_those_of_the_code() -> None:
     """What `make docs` writes is what is checked in."""
-    done = subprocess.run([sys.executable, "tools/generate_docs.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "tools/generate_docs.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -57,7 +59,10 @@ def test_the_figures_of_the_readme_are_those_of_the_page_on_performance() -> Non
         "<!-- Made -->\n\n# Performance\n\nMeasured on a machine.\n\n![chart](performance.svg)\n\n"
         "## What it must reach\n\n| work | met |\n| --- | --- |\n| a | yes |\n\n## Side by side\n"
     )
-    wanted = "# P\n\n<!-- performance -->\nMeasured on a machine.\n\n| work | met |\n| --- | --- |\n| a | yes |\n<!-- /performance -->\n\nend\n"
+    wanted = (
+        "# P\n\n<!-- performance -->\nMeasured on a machine.\n\n"
+        "| work | met |\n| --- | --- |\n| a | yes |\n<!-- /performance -->\n\nend\n"
+    )
     assert load_tool("generate_docs").with_figures(readme, page) == wanted
 
 

@@ -31,6 +31,17 @@ WITHOUT_EFFECT: dict[str, str] = {
     "SAGEMAKER_CONTAINER_LOG_LEVEL": "The SDK sets it; AWS's container reads SAGEMAKER_TFS_NGINX_LOGLEVEL instead.",
 }
 
+#: Variables that this version reads and does not use, and why: their values are checked, and setting them changes nothing.
+UNUSED: dict[str, str] = {
+    "SAGEMAKER_TFS_NUM_BATCH_THREADS": "A model runs one batch at a time, in a process of its own.",
+    "SAGEMAKER_TFS_WAIT_TIME_SECONDS": "A model is loaded for as long as it takes; /ping says whether it answers.",
+    "SAGEMAKER_TFS_INSTANCE_COUNT": "Each model runs in one process.",
+    "SAGEMAKER_TFS_FRACTIONAL_GPU_MEM_MARGIN": "It divides a GPU between instances, and there is one.",
+    "SAGEMAKER_MULTI_MODEL_UNIVERSAL_BUCKET": "There are no scripts.",
+    "SAGEMAKER_MULTI_MODEL_UNIVERSAL_PREFIX": "There are no scripts.",
+    "OMP_NUM_THREADS": "TensorFlow's own threads do the work; SAGEMAKER_TFS_INTRA_OP_PARALLELISM sets how many.",
+}
+
 _LOG_LEVELS = {
     "debug": "debug",
     "info": "info",
@@ -195,7 +206,7 @@ class SageMakerSettings:
                 values[option.name] = _parsed(option.metadata, text)
         if values.get("default_model_name") == "None":
             del values["default_model_name"]  # the container's way to say that there is none
-        return cls(**values, accepted_without_effect=tuple(name for name in WITHOUT_EFFECT if environ.get(name)))
+        return cls(**values, accepted_without_effect=tuple(name for name in (*WITHOUT_EFFECT, *UNUSED) if environ.get(name)))
 
     @property
     def request_timeout_s(self) -> int:
@@ -211,11 +222,16 @@ class SageMakerSettings:
 def describe() -> list[Row]:
     """Every variable with its default and effect, those without effect last."""
     known = [
-        Row(option.metadata["name"], option.metadata["default"], option.metadata["effect"])
+        Row(option.metadata["name"], option.metadata["default"], _effect(option.metadata))
         for option in fields(SageMakerSettings)
         if option.metadata
     ]
     return known + [Row(name, "not set", f"No effect. {why}") for name, why in WITHOUT_EFFECT.items()]
+
+
+def _effect(metadata: Mapping[str, Any]) -> str:
+    why = UNUSED.get(metadata["name"])
+    return str(metadata["effect"]) if why is None else f"No effect. {why}"
 
 
 def _parsed(metadata: Mapping[str, Any], text: str) -> Any:

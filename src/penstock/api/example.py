@@ -9,31 +9,32 @@ import orjson
 
 from penstock.tensors import Signature, TensorSpec
 
-_MAX_ELEMENTS = 1024
+#: What is longer is not pasted into a terminal.
+_MAX_ELEMENTS = 32
 
 
-def example_value(spec: TensorSpec, *, is_row: bool) -> Any:
-    """A value for an input: of one row (without the first dimension), or of the whole tensor."""
+def _value(spec: TensorSpec, *, is_row: bool) -> Any:
+    """A value for an input: of one row (without the first dimension), or of the whole tensor. None where it is long."""
     shape = spec.shape or ()
     sizes = [size or 1 for size in (shape[1:] if is_row else shape)]
     element: Any = {"b": False, "O": "text"}.get(spec.dtype.numpy.kind, 0 if spec.dtype.numpy.kind in "iu" else 0.5)
     if prod(sizes) > _MAX_ELEMENTS:
-        return "…"
+        return None
     value = element
     for size in reversed(sizes):
         value = [value] * size
     return value
 
 
-def example_body(signature: Signature) -> str:
-    """The JSON body of a predict request with one row, or in columns where inputs have no rows."""
+def example_body(signature: Signature) -> str | None:
+    """The JSON body of a predict request with one row, or in columns where inputs have no rows. None where it is long."""
     body: dict[str, Any] = {}
     if signature.name != "serving_default":
         body["signature_name"] = signature.name
     specs = list(signature.inputs.values())
     if specs and all(spec.shape is None or len(spec.shape) > 0 for spec in specs):
-        rows = {spec.name: example_value(spec, is_row=True) for spec in specs}
-        body["instances"] = [next(iter(rows.values())) if len(rows) == 1 else rows]
+        values = {spec.name: _value(spec, is_row=True) for spec in specs}
+        body["instances"] = [next(iter(values.values())) if len(values) == 1 else values]
     else:
-        body["inputs"] = {spec.name: example_value(spec, is_row=False) for spec in specs}
-    return orjson.dumps(body).decode()
+        values = body["inputs"] = {spec.name: _value(spec, is_row=False) for spec in specs}
+    return None if None in values.values() else orjson.dumps(body).decode()

@@ -77,8 +77,9 @@ def _model_paths(model: Model, schemas: dict[str, Any]) -> dict[str, Any]:
         references.append({"$ref": "#/components/schemas/" + name.replace("~", "~0").replace("/", "~1")})
     first = servable.signatures.get("serving_default") or next(iter(servable.signatures.values()), None)
     content: dict[str, Any] = {"schema": {"oneOf": references}}
-    if first is not None:
-        content["example"] = orjson.loads(example_body(first))
+    example = None if first is None else example_body(first)
+    if example is not None:
+        content["example"] = orjson.loads(example)
     body = {"required": True, "content": {"application/json": content}}
     for verb in ("predict", "classify", "regress"):
         paths[f"{base}:{verb}"] = {

@@ -71,5 +71,6 @@ def _row(direction: str, spec: TensorSpec) -> str:
 
 
 def curl(model: str, signature: Signature, host: str) -> str:
-    """A command that works, from the signature."""
-    return f"curl -d {shlex.quote(example_body(signature))} http://{host}/v1/models/{model}:predict"
+    """A command that works, from the signature; where the body would be long, it is left to a file."""
+    body = example_body(signature)
+    return f"curl -d {'@request.json' if body is None else shlex.quote(body)} http://{host}/v1/models/{model}:predict"

@@ -68,7 +68,8 @@ class TfsRest:
             return partial(_refuse, f"Failed to convert version: {found['version']} to numeric.")
         verb = found["verb"].lower()
         decode = partial(self.decode_predict if verb == "predict" else self.decode_examples, target, verb)
-        return partial(self._run, verb, decode)
+        start, api = self._inference.start, f"tfs_rest:{verb}"
+        return lambda request: start(request, api, decode, error_response)
 
     def _match_get(self, path: str) -> Handler | None:
         if path.lower() in ("/v1/models", "/v1/models/"):
@@ -80,9 +81,6 @@ class TfsRest:
         if target is None:
             return partial(_refuse, f"Failed to convert version: {found['version']} to numeric.")
         return partial(self._metadata if found["metadata"] else self._status, target)
-
-    def _run(self, verb: str, decode: Any, request: Request) -> None:
-        self._inference.start(request, f"tfs_rest:{verb}", decode, error_response)
 
     def decode_predict(self, target: Target, verb: str, request: Request) -> Prepared:
         """A predict request with TensorFlow Serving's body."""

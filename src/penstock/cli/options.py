@@ -48,12 +48,19 @@ def _kind(item: Field[Any]) -> Any:
     return tuple if typing.get_origin(hint) is tuple else hint
 
 
-def build_options(given: Mapping[str, Any], config: str | None, environment: Mapping[str, str]) -> ServeOptions:
-    """The options from flags (with the environment laid under them by click), the file and the defaults.
+def build_options(
+    given: Mapping[str, Any],
+    config: str | None,
+    environment: Mapping[str, str],
+    under: Mapping[str, Any] | None = None,
+) -> ServeOptions:
+    """The options from flags (with the environment laid under them by click), the file, `under` and the defaults.
 
     Raises UsageError for a file that cannot be read or has names or types that are not ours.
     """
-    values = _read_file(Path(config)) if config else {}
+    values = dict(under or {})
+    if config:
+        values.update(_read_file(Path(config)))
     for item in fields(ServeOptions):
         if item.metadata["repeats"] and environment.get(environment_name(item.name)):
             values[item.name] = tuple(part.strip() for part in environment[environment_name(item.name)].split(","))

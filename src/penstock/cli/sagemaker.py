@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from penstock.cli.options import build_options
-from penstock.config import ServeOptions, available_cores, environment_name
+from penstock.config import ServeOptions, available_cores
 from penstock.errors import UsageError
 from penstock.sagemaker_settings import SageMakerSettings
 
@@ -18,9 +18,7 @@ def sagemaker_options(
     settings = SageMakerSettings.from_environ(environ, available_cores())
     if settings.multi_model:
         raise UsageError("SAGEMAKER_MULTI_MODEL is true, and this version serves single-model endpoints only")
-    meant = {name: value for name, value in _as_options(settings).items() if environment_name(name) not in environ}
-    chosen = {name: value for name, value in given.items() if value is not None and value != ()}
-    return build_options({**meant, **chosen}, config, environ), settings
+    return build_options(given, config, environ, under=_as_options(settings)), settings
 
 
 def _as_options(settings: SageMakerSettings) -> dict[str, Any]:

@@ -40,11 +40,11 @@ def serve_sagemaker(root: str, options: ServeOptions, settings: SageMakerSetting
     """`penstock sagemaker serve`. Raises UsageError and PenstockError for layouts and models that are wrong."""
     log.configure(options.log_format, settings.log_level or "info")
     ignored = list(settings.accepted_without_effect)
-    if settings.instance_count > 1:
-        ignored.append("SAGEMAKER_TFS_INSTANCE_COUNT (each model runs in one process)")
     if ignored:
         logger.info("accepted without effect: %s", ", ".join(ignored))
     folders = find_models(Path(root))
+    if (Path(root) / "code" / "inference.py").exists():
+        logger.warning("%s is not run: this version has no scripts, /invocations answers without it", "code/inference.py")
     default = settings.default_model_name or folders[0].name
     if default not in {folder.name for folder in folders}:
         names = ", ".join(folder.name for folder in folders)
@@ -109,7 +109,8 @@ def _served_versions(options: ServeOptions, folders: Iterable[ModelFolder]) -> l
             try:
                 is_stateful = read_saved_model(path, tuple(options.tags.split(","))).is_stateful
             except PenstockError as error:
-                one = ServedVersion(folder.name, version, path, False, state=State.END, error=error_message(error))
+                told = type(error)(error.message.replace(str(path), f"{folder.name}/{version}"))
+                one = ServedVersion(folder.name, version, path, False, state=State.END, error=error_message(told))
                 logger.error("%s cannot be loaded: %s", one.title, error.message)
             else:
                 one = ServedVersion(folder.name, version, path, is_stateful)

@@ -93,7 +93,9 @@ class HostLink:
         if call.rows == WHOLE or call.attempts or call.inputs[0].nbytes > INLINE_BYTES:
             key = call
         else:
-            key = (call.signature.name, call.outputs, *[array.shape[1:] for array in call.inputs])
+            inputs = call.inputs
+            rest = inputs[0].shape[1:] if len(inputs) == 1 else tuple([array.shape[1:] for array in inputs])
+            key = (call.signature.name, call.outputs, rest)
         calls = self._pending.get(key)
         if calls is None:
             self._pending[key] = [call]

@@ -11,6 +11,7 @@ import selectors
 import signal
 import socket
 import sys
+import time
 
 from setproctitle import setproctitle
 
@@ -28,6 +29,8 @@ from penstock.process.messages import (
     encode,
     error_message,
 )
+
+_END_S = 2.0
 
 
 def _load_engine(libraries: list[str]) -> Engine:
@@ -116,8 +119,19 @@ def main(arguments: list[str]) -> None:
         control.send(encode(ZygoteReady(engine.name, engine.version)))
         Zygote(engine, control, lifeline).serve()
     except ChannelClosed:
-        pass
+        _wait_for_hosts()
     os._exit(0)
+
+
+def _wait_for_hosts() -> None:
+    """The supervisor is gone, and the hosts end too: waited for here, none is left behind as a zombie."""
+    until = time.monotonic() + _END_S
+    while time.monotonic() < until:
+        try:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(0.005)
+        except ChildProcessError:
+            return
 
 
 if __name__ == "__main__":

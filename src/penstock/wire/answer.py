@@ -28,7 +28,8 @@ _content_types: dict[str, bytes] = {}
 
 
 def error_response(error: PenstockError) -> Response:
-    return Response(error.http_status, orjson.dumps({"error": error.message}), JSON_TYPE)
+    message = error.message.encode("utf-8", "replace").decode()
+    return Response(error.http_status, orjson.dumps({"error": message}), JSON_TYPE)
 
 
 def write_answer(transport: asyncio.Transport, server: HttpServer, request: Request, *, is_last: bool) -> None:

@@ -349,8 +349,8 @@ class HttpConnection(asyncio.Protocol):
 
     def answered(self, request: Request, response: Response) -> None:
         """Sends an answer, or keeps it until those before it are sent."""
-        pending = self._pending
-        if request.response is not None or self._transport is None:
+        pending, transport = self._pending, self._transport
+        if request.response is not None or transport is None:
             return
         request.response = response
         if pending[0] is not request:
@@ -358,7 +358,7 @@ class HttpConnection(asyncio.Protocol):
         server = self._server
         while pending and pending[0].response is not None:
             done = pending.popleft()
-            write_answer(self._transport, server, done, is_last=self._closes_after and not pending)
+            write_answer(transport, server, done, is_last=self._closes_after and not pending)
         self._last_progress = time.monotonic()
         if self._closes_after:
             if not pending:
