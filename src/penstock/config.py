@@ -11,10 +11,22 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from penstock.errors import UsageError
 
-def option(default: Any, text: str, *, unit: str = "", choices: tuple[str, ...] = (), repeats: bool = False) -> Any:
-    """A field with what flags and docs need to know of it."""
-    return field(default=default, metadata={"text": text, "unit": unit, "choices": choices, "repeats": repeats})
+
+def option(
+    default: Any,
+    text: str,
+    *,
+    unit: str = "",
+    choices: tuple[str, ...] = (),
+    repeats: bool = False,
+    least: float | None = None,
+    most: float | None = None,
+) -> Any:
+    """A field with what flags and docs need to know of it, and the bounds of a number."""
+    metadata = {"text": text, "unit": unit, "choices": choices, "repeats": repeats, "least": least, "most": most}
+    return field(default=default, metadata=metadata)
 
 
 def available_cores() -> int:
@@ -29,26 +41,37 @@ class ServeOptions:
     """Options of `penstock serve`."""
 
     host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 for all.")
-    port: int = option(8080, "Port for every API; 0 takes a free one.")
-    gateways: int = option(0, "Processes that speak HTTP; 0 is one for each core.")
+    port: int = option(8080, "Port for every API; 0 takes a free one.", least=0, most=65535)
+    gateways: int = option(0, "Processes that speak HTTP; 0 is one for each core.", least=0, most=1024)
     versions: str = option("latest", "Versions to serve: latest, latest:N, all, or a list such as 1,3.")
     label: tuple[str, ...] = option((), "A name for a version: [MODEL:]LABEL=VERSION.", repeats=True)
-    max_batch_size: int = option(128, "Rows that are run together at the most.")
-    batch_timeout_us: int = option(0, "How long a request may wait for others to join its batch.", unit="µs")
-    max_queue: int = option(1024, "Requests that may wait for a model in each gateway; more get 503.")
-    request_timeout_s: float = option(30.0, "Time from a request's last byte to its answer.", unit="s")
-    max_body_bytes: int = option(256 << 20, "Largest body, after decompression.", unit="bytes")
-    idle_timeout_s: float = option(75.0, "A connection without requests is closed after this time.", unit="s")
-    read_timeout_s: float = option(30.0, "A client that sends or takes nothing for this time is cut off.", unit="s")
-    drain_s: float = option(30.0, "Time for requests in flight when the server is told to stop.", unit="s")
-    intra_op: int = option(0, "Threads inside an operation of TensorFlow; 0 decides by the machine.")
-    inter_op: int = option(0, "Threads for operations side by side; 0 runs them in the model's own thread.")
+    max_batch_size: int = option(128, "Rows that are run together at the most.", least=1)
+    batch_timeout_us: int = option(0, "How long a request may wait for others to join its batch.", unit="µs", least=0)
+    max_queue: int = option(1024, "Requests that may wait for a model in each gateway; more get 503.", least=1)
+    request_timeout_s: float = option(30.0, "Time from a request's last byte to its answer.", unit="s", least=0.001)
+    max_body_bytes: int = option(256 << 20, "Largest body, after decompression.", unit="bytes", least=1)
+    idle_timeout_s: float = option(75.0, "A connection without requests is closed after this time.", unit="s", least=0.1)
+    read_timeout_s: float = option(30.0, "A client that sends or takes nothing for this time is cut off.", unit="s", least=0.1)
+    drain_s: float = option(30.0, "Time for requests in flight when the server is told to stop.", unit="s", least=0)
+    intra_op: int = option(0, "Threads inside an operation of TensorFlow; 0 decides by the machine.", least=0)
+    inter_op: int = option(0, "Threads for operations side by side; 0 runs them in the model's own thread.", least=0)
     op_library: tuple[str, ...] = option((), "Shared library with custom operations.", repeats=True)
     session_config: str = option("", "File with a TensorFlow ConfigProto in text format.")
     tags: str = option("serve", "Tags of the graph to load, separated by commas.")
     server_timing: bool = option(False, "Add a Server-Timing header to each answer.")
     cors: bool = option(False, "Let pages of other origins call the APIs.")
     log_format: str = option("text", "How the log is written.", choices=("text", "json"))
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a number out of bounds or a choice that is none."""
+        for item in fields(self):
+            value, data = getattr(self, item.name), item.metadata
+            if data["least"] is not None and value < data["least"]:
+                raise UsageError(f"{flag_name(item.name)} {value}: expected at least {data['least']}")
+            if data["most"] is not None and value > data["most"]:
+                raise UsageError(f"{flag_name(item.name)} {value}: expected at most {data['most']}")
+            if data["choices"] and value not in data["choices"]:
+                raise UsageError(f"{flag_name(item.name)} {value}: expected one of {', '.join(data['choices'])}")
 
     @property
     def gateway_count(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from typing import Any
 
 import orjson
@@ -72,9 +74,9 @@ def _model_paths(model: Model, schemas: dict[str, Any]) -> dict[str, Any]:
         return paths
     references = []
     for signature in servable.signatures.values():
-        name = f"{model.name}.{signature.name}"
+        name = _component_name(f"{model.name}.{signature.name}", schemas)
         schemas[name] = _request_schema(signature)
-        references.append({"$ref": "#/components/schemas/" + name.replace("~", "~0").replace("/", "~1")})
+        references.append({"$ref": f"#/components/schemas/{name}"})
     first = servable.signatures.get("serving_default") or next(iter(servable.signatures.values()), None)
     content: dict[str, Any] = {"schema": {"oneOf": references}}
     example = None if first is None else example_body(first)
@@ -90,6 +92,13 @@ def _model_paths(model: Model, schemas: dict[str, Any]) -> dict[str, Any]:
             )
         }
     return paths
+
+
+def _component_name(name: str, taken: dict[str, Any]) -> str:
+    """`name` with the characters that OpenAPI allows, and a number behind it where another has become the same."""
+    allowed = re.sub(r"[^a-zA-Z0-9._-]", "_", name)
+    numbers = ("" if number == 1 else f"_{number}" for number in itertools.count(1))
+    return next(allowed + number for number in numbers if allowed + number not in taken)
 
 
 def _request_schema(signature: Signature) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import shlex
 from html import escape
 
 from penstock.api.example import example_body
-from penstock.serving.routes import Model, Routes, Servable, State
+from penstock.serving.routes import Model, Routes, Servable
 from penstock.tensors import Signature, TensorSpec
 from penstock.version import __version__
 
@@ -15,8 +15,8 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem } h2 { font-size: 1.2rem; margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
 code, pre { font: 13px/1.5 ui-monospace, monospace } pre { background: #8881; padding: .8rem; border-radius: 6px;
-  overflow-x: auto }
-table { border-collapse: collapse; width: 100% }
+  white-space: pre-wrap; overflow-wrap: anywhere }
+table { border-collapse: collapse; width: 100%; table-layout: fixed } th:first-child { width: 3rem }
 td, th { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line) }
 .dim { color: var(--dim) } .state { padding: 0 .5rem; border-radius: 9px; background: #8882; font-size: .85rem }
 .AVAILABLE { background: #2a82 } .END { background: #d332 } a { color: var(--accent) }
@@ -48,9 +48,9 @@ def _version(servable: Servable, label: str, host: str) -> str:
     title = f"Version {servable.version}" + (f" ({escape(label)})" if label else "")
     error = f"<p>{escape(servable.error.message)}</p>" if servable.error else ""
     notes = "<p>Stateful: one process, no batches, no second try.</p>" if servable.is_stateful else ""
-    body = "".join(_signature(servable, one, host) for one in servable.signatures.values())
-    path = f' <span class="dim">{escape(servable.path)}</span>' if servable.state is State.AVAILABLE else ""
-    return f'<p><b>{title}</b> <span class="state {state}">{state}</span>{path}</p>{error}{notes}{body}'
+    default_first = sorted(servable.signatures.values(), key=lambda one: (one.name != "serving_default", one.name))
+    body = "".join(_signature(servable, one, host) for one in default_first)
+    return f'<p><b>{title}</b> <span class="state {state}">{state}</span></p>{error}{notes}{body}'
 
 
 def _signature(servable: Servable, signature: Signature, host: str) -> str:

@@ -7,18 +7,17 @@ from typing import Protocol
 
 import orjson
 
-from penstock.observe.log import get_logger
 from penstock.wire.request import Request, Response
 
 Handler = Callable[[Request], None]
-_KEPT_ROUTES = 4096
+_KEPT_ROUTES = 1024
+_MAX_KEPT_PATH = 256
 #: In every answer where CORS is on; a preflight has the others too.
 CORS_FIELDS = b"access-control-allow-origin: *\r\naccess-control-expose-headers: *\r\n"
 _PREFLIGHT_FIELDS = (
     b"access-control-allow-methods: POST, GET, HEAD, OPTIONS\r\n"
     b"access-control-allow-headers: *\r\naccess-control-max-age: 86400\r\n"
 )
-log = get_logger("api")
 
 
 class Api(Protocol):
@@ -30,7 +29,10 @@ class Api(Protocol):
 
 
 class Router:
-    """Gives each request to the API whose path it is. Called once for every request, it answers or has it answered."""
+    """Gives each request to the API whose path it is. Called once for every request, it answers or has it answered.
+
+    What is raised here, the wire answers: a PenstockError with its status, anything else with 500.
+    """
 
     def __init__(self, apis: Sequence[Api], *, allows_cors: bool) -> None:
         self._apis = apis
@@ -40,13 +42,7 @@ class Router:
     def __call__(self, request: Request) -> None:
         key = (request.head.method, request.head.path)
         handler = self._handlers.get(key) or self._find(*key)
-        try:
-            handler(request)
-        except Exception as error:
-            if hasattr(error, "http_status"):
-                raise
-            log.exception("request %s failed inside", request.id.decode())
-            request.answer(Response(500, b'{"error": "Internal error; the server\'s log has the rest."}'))
+        handler(request)
 
     def _find(self, method: str, path: str) -> Handler:
         if method == "OPTIONS":
@@ -54,11 +50,15 @@ class Router:
         for api in self._apis:
             handler = api.match("GET" if method == "HEAD" else method, path)
             if handler is not None:
-                if len(self._handlers) >= _KEPT_ROUTES:
-                    self._handlers.clear()
-                self._handlers[method, path] = handler
+                self._keep((method, path), handler)
                 return handler
         return _not_found
+
+    def _keep(self, key: tuple[str, str], handler: Handler) -> None:
+        if len(key[1]) <= _MAX_KEPT_PATH:
+            if len(self._handlers) >= _KEPT_ROUTES:
+                self._handlers.clear()
+            self._handlers[key] = handler
 
     def _options(self, request: Request) -> None:
         """A preflight: 200 with what is allowed. Where CORS is off, the browser is not told that it may."""

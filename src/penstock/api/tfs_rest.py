@@ -24,7 +24,7 @@ from penstock.wire.request import Request, Response
 
 _PREFIX = re.compile(r"/v1/", re.IGNORECASE)
 _MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
-_POST = re.compile(_MODEL + r":(?P<verb>predict|classify|regress)", re.IGNORECASE)
+_POST = re.compile(f"(?i:{_MODEL}):(?P<verb>predict|classify|regress)")
 _GET = re.compile(_MODEL + r"(?P<metadata>/metadata)?", re.IGNORECASE)
 _MAX_VERSION = (1 << 63) - 1
 
@@ -66,7 +66,7 @@ class TfsRest:
         target = _target(found)
         if target is None:
             return partial(_refuse, f"Failed to convert version: {found['version']} to numeric.")
-        verb = found["verb"].lower()
+        verb = found["verb"]
         decode = partial(self.decode_predict if verb == "predict" else self.decode_examples, target, verb)
         start, api = self._inference.start, f"tfs_rest:{verb}"
         return lambda request: start(request, api, decode, error_response)
