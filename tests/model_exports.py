@@ -98,7 +98,7 @@ def dtypes(tf: Any, folder: Path) -> None:
     functions = {
         name: (lambda x: {"y": tf.identity(x)}, {"x": (None, tf.as_dtype(_TF_NAMES.get(name, name)))}) for name in DTYPES
     }
-    _save(tf, folder, **functions)
+    _save(tf, folder, 1, None, **functions)
 
 
 @_model

@@ -25,7 +25,8 @@ import requests
 
 PENSTOCK = Path(sys.executable).with_name("penstock")
 START_S = 60.0
-_READY = re.compile(r"penstock: ready on (http://\S+)")
+#: As a line for people, or as an event of the log.
+_READY = re.compile(r"ready on (http://[^\s\"]+)")
 _OURS = ("PENSTOCK_", "SAGEMAKER_", "TF_", "OMP_")
 
 T = TypeVar("T")
@@ -50,15 +51,19 @@ def run_penstock(
     *arguments: str | Path, env: Mapping[str, str] | None = None, stdin: bytes = b"", timeout_s: float = 90.0
 ) -> subprocess.CompletedProcess[str]:
     """Runs a command that ends by itself."""
-    done = subprocess.run(
+    process = subprocess.Popen(
         [PENSTOCK, *map(str, arguments)],
-        input=stdin,
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env=environment(**(env or {})),
-        timeout=timeout_s,
-        check=False,
+        start_new_session=True,
     )
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    try:
+        out, err = process.communicate(stdin, timeout_s)
+    finally:
+        _end_session(process)
+    return subprocess.CompletedProcess(process.args, process.returncode, out.decode(), err.decode())
 
 
 class _Lines:
@@ -82,7 +87,9 @@ class _Lines:
 class Server:
     """`penstock serve …` on a free port, or any other command that serves. Ready when it has been made."""
 
-    def __init__(self, *arguments: str | Path, command: tuple[str, ...] = ("serve",), env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, *arguments: str | Path, command: tuple[str, ...] = ("serve",), env: Mapping[str, str] | None = None
+    ) -> None:
         self._scratch = tempfile.TemporaryDirectory(prefix="penstock-test-")
         self.temporary = Path(self._scratch.name) / "tmp"
         self.temporary.mkdir()
@@ -110,8 +117,8 @@ class Server:
     def _wait_until_ready(self) -> str:
         until = time.monotonic() + START_S
         while True:
-            for line in self.out:
-                if found := _READY.fullmatch(line):
+            for line in [*self.out, *self.err]:
+                if found := _READY.search(line):
                     return found[1]
             assert self.process.poll() is None, f"the server ended with {self.process.returncode}:\n{self.log}"
             assert time.monotonic() < until, f"not ready within {START_S:g} s:\n{self.log}"
@@ -179,9 +186,9 @@ class Server:
         process.kill()
         wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, f"the end of {title}")
 
-    def unique_bytes(self) -> int:
-        """Memory that would come back if the server ended now."""
-        return sum(process.memory_full_info().uss for process in self.processes())
+    def held_bytes(self) -> int:
+        """Memory that would come back if the server ended now. Mapped files are left out: whose they are changes by itself."""
+        return sum(_held_bytes(process.pid) for process in self.processes())
 
     # The end
 
@@ -200,13 +207,7 @@ class Server:
 
     def close(self) -> None:
         """Ends whatever is left, by its pid."""
-        for _ in range(100):
-            left = _of_session(self.process.pid)
-            for process in left:
-                _kill(process)
-            if self.process.poll() is not None and not left:
-                break
-            time.sleep(0.02)
+        _end_session(self.process)
         self._out.finish()
         self._err.finish()
         self.session.close()
@@ -256,6 +257,18 @@ def _of_session(session: int) -> list[psutil.Process]:
     return found
 
 
+def _end_session(leader: subprocess.Popen[Any]) -> None:
+    """Kills what is left of a program that was started as the leader of a session, by pid, until nothing is."""
+    while left := _of_session(leader.pid):
+        for process in left:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        leader.poll()
+    leader.wait()
+
+
 def _title(process: psutil.Process) -> str:
     try:
         return " ".join(process.cmdline()).removeprefix("penstock: ").strip()
@@ -263,8 +276,9 @@ def _title(process: psutil.Process) -> str:
         return ""
 
 
-def _kill(process: psutil.Process) -> None:
+def _held_bytes(pid: int) -> int:
     try:
-        process.kill()
-    except psutil.NoSuchProcess:
-        pass
+        fields = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(int(field.split()[1]) << 10 for field in fields if field.startswith(("Pss_Anon:", "Pss_Shmem:")))

@@ -82,7 +82,12 @@ def test_other_types_are_not_supported(server: Server, kind: str | None) -> None
 
 
 def test_arrays_go_in_as_npy(server: Server) -> None:
-    for array in (np.float32([1, 2]), np.float64([1, 2]), np.asfortranarray(np.float32([[1, 2], [3, 4]])), np.float32(1)):
+    for array in (
+        np.array([1, 2], np.float32),
+        np.array([1, 2], np.float64),
+        np.asfortranarray(np.array([[1, 2], [3, 4]], np.float32)),
+        np.float32(1),
+    ):
         answer = _invoke(server, _npy(array), "application/x-npy", "application/x-npy")
         assert answer.headers["content-type"] == "application/x-npy"
         assert np.array_equal(np.load(io.BytesIO(answer.content)), array / 2 + 2)
@@ -90,18 +95,18 @@ def test_arrays_go_in_as_npy(server: Server) -> None:
 
 def test_several_arrays_go_in_as_npz(server: Server) -> None:
     file = io.BytesIO()
-    np.savez(file, count=np.int32([2]), name=np.array(["a"]), weights=np.float32([[1, 2]]))
+    np.savez(file, count=np.array([2], np.int32), name=np.array(["a"]), weights=np.array([[1, 2]], np.float32))
     for kind in ("application/x-npz", "application/x-npy"):
         answer = _invoke(server, file.getvalue(), kind, attributes="tfs-model-name=mixed")
         assert answer.json() == {"predictions": [{"label": "a-2", "total": 6.0}]}
 
 
 def test_bare_elements_go_in_and_out(server: Server) -> None:
-    answer = _invoke(server, np.float32([1, 2]).tobytes(), "application/octet-stream", "application/octet-stream")
+    answer = _invoke(server, np.array([1, 2], np.float32).tobytes(), "application/octet-stream", "application/octet-stream")
     assert np.frombuffer(answer.content, "<f4").tolist() == [2.5, 3.0]
     assert answer.headers["content-type"].startswith("application/octet-stream")
     kind = 'application/octet-stream; dtype=float32; shape="2,1"'
-    assert _invoke(server, np.float32([1, 2]).tobytes(), kind).json() == {"predictions": [[2.5], [3.0]]}
+    assert _invoke(server, np.array([1, 2], np.float32).tobytes(), kind).json() == {"predictions": [[2.5], [3.0]]}
 
 
 def test_a_picture_goes_in_and_out_without_json(server: Server) -> None:
@@ -126,7 +131,9 @@ def test_the_answer_has_the_type_that_is_accepted(server: Server, accept: str, k
     answer = _invoke(server, '{"instances":[[1.0, 2.0], [3.0, 4.0]]}', accept=accept)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == kind
-    assert answer.text.splitlines() == (["2.5,3.0", "3.5,4.0"] if kind == "text/csv" else ['{"predictions":[[2.5,3.0],[3.5,4.0]]}'])
+    assert answer.text.splitlines() == (
+        ["2.5,3.0", "3.5,4.0"] if kind == "text/csv" else ['{"predictions":[[2.5,3.0],[3.5,4.0]]}']
+    )
 
 
 def test_several_outputs_are_columns_of_csv(server: Server) -> None:
@@ -201,7 +208,7 @@ def test_other_methods_are_not_allowed(server: Server) -> None:
 
 
 def test_non_finite_numbers_survive_every_format(server: Server) -> None:
-    body = _npy(np.float32([math.nan, math.inf, -math.inf]))
+    body = _npy(np.array([math.nan, math.inf, -math.inf], np.float32))
     for accept in ("application/x-npy", "text/csv", "application/json"):
         answer = _invoke(server, body, "application/x-npy", accept)
         if accept == "application/x-npy":

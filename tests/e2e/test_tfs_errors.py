@@ -25,18 +25,34 @@ _PREDICT: dict[str, tuple[str, Any, str]] = {
     ),
     "no inputs": ("counter", {"signature_name": "read", "inputs": {}}, "Failed to get input map for signature: read"),
     "no key": ("half_plus_two", {"x": [1]}, "Missing 'inputs' or 'instances' key"),
-    "both keys": ("half_plus_two", {"inputs": [1], "instances": [1]}, "expecting only one of 'inputs' or 'instances' keys to exist"),
+    "both keys": (
+        "half_plus_two",
+        {"inputs": [1], "instances": [1]},
+        "expecting only one of 'inputs' or 'instances' keys to exist",
+    ),
     "instances no list": ("half_plus_two", {"instances": 5}, "Expecting 'instances' to be an list/array"),
     "no instances": ("half_plus_two", {"instances": []}, "No values in 'instances' array"),
     "ragged": ("half_plus_two", {"instances": [[1, 2], [3]]}, "Expecting tensor size: 2 but got: 1"),
     "ranks": ("half_plus_two", {"instances": [[1, 2], [[3, 4]]]}, "Expecting shape [2] but got: [1,2]"),
-    "ragged column": ("half_plus_two", {"inputs": [[1, 2], [3]]}, "Encountered list at unexpected size: 1 at level: 1 expected size: 2"),
+    "ragged column": (
+        "half_plus_two",
+        {"inputs": [[1, 2], [3]]},
+        "Encountered list at unexpected size: 1 at level: 1 expected size: 2",
+    ),
     "scalar among lists": ("half_plus_two", {"inputs": [[1], 2]}, "found at incorrect level: 2"),
-    "text for numbers": ("half_plus_two", {"instances": [1, "a"]}, 'Type: String is not of expected type: float'),
+    "text for numbers": ("half_plus_two", {"instances": [1, "a"]}, "Type: String is not of expected type: float"),
     "null": ("half_plus_two", {"instances": [None]}, "JSON Value: null Type: Null is not of expected type: float"),
     "bool for numbers": ("half_plus_two", {"inputs": True}, "Type: True is not of expected type: float"),
-    "place": ("half_plus_two", {"instances": [1, "a"]}, "Failed to process element: 1 of 'instances' list. Error: INVALID_ARGUMENT: "),
-    "place in an object": ("half_plus_two", {"instances": [{"x": "a"}]}, "Failed to process element: 0 key: x of 'instances' list."),
+    "place": (
+        "half_plus_two",
+        {"instances": [1, "a"]},
+        "Failed to process element: 1 of 'instances' list. Error: INVALID_ARGUMENT: ",
+    ),
+    "place in an object": (
+        "half_plus_two",
+        {"instances": [{"x": "a"}]},
+        "Failed to process element: 0 key: x of 'instances' list.",
+    ),
     "fraction for int": ("checked", {"instances": [1.5]}, "Type: Number is not of expected type: int32"),
     "whole float for int": ("checked", {"instances": [1.0]}, "is not of expected type: int32"),
     "int too large": ("checked", {"instances": [2**31]}, "is not of expected type: int32"),
@@ -44,9 +60,21 @@ _PREDICT: dict[str, tuple[str, Any, str]] = {
     "number for text": ("vocabulary", {"instances": [5]}, "Type: Number is not of expected type: string"),
     "base64": ("vocabulary", {"instances": [{"b64": "!!"}]}, "Unable to base64 decode"),
     "base64 no text": ("vocabulary", {"inputs": {"words": {"b64": 5}}}, "not formatted correctly for base64 data"),
-    "object and list": ("mixed", {"instances": [{"count": 1, "name": "a", "weights": [1, 1]}, [1]]}, "Expecting object but got list at item 1"),
-    "list and object": ("half_plus_two", {"instances": [1, {"x": 1}]}, "Expecting value/list but got object at item 1 of input list"),
-    "plain instances": ("mixed", {"instances": [1]}, "instances is a plain list, but expecting list of objects as multiple input tensors"),
+    "object and list": (
+        "mixed",
+        {"instances": [{"count": 1, "name": "a", "weights": [1, 1]}, [1]]},
+        "Expecting object but got list at item 1",
+    ),
+    "list and object": (
+        "half_plus_two",
+        {"instances": [1, {"x": 1}]},
+        "Expecting value/list but got object at item 1 of input list",
+    ),
+    "plain instances": (
+        "mixed",
+        {"instances": [1]},
+        "instances is a plain list, but expecting list of objects as multiple input tensors",
+    ),
     "plain inputs": ("mixed", {"inputs": [1]}, "inputs is a plain value/list, but expecting an object as multiple input tensors"),
     "missing column": ("mixed", {"inputs": {"count": [1], "name": ["a"]}}, "Missing named input: weights in 'inputs' object."),
     "missing key": ("mixed", {"instances": [{"count": 1, "name": "a"}]}, "keys must be equal to: count,name,weights"),
@@ -111,7 +139,9 @@ def test_an_unknown_version_or_label_is_refused(server: Server) -> None:
     ],
 )
 def test_what_is_no_route_below_v1_is_malformed(server: Server, method: str, path: str) -> None:
-    response = server.session.request(method, server.url + path, data=b'{"instances":[1]}' if method != "GET" else None, timeout=60)
+    response = server.session.request(
+        method, server.url + path, data=b'{"instances":[1]}' if method != "GET" else None, timeout=60
+    )
     assert (response.status_code, error_of(response)) == (400, f"Malformed request: {method} {path}")
 
 

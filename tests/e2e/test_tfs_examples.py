@@ -13,7 +13,9 @@ pytestmark = pytest.mark.xdist_group("shared")
 
 def test_classify_gives_labels_and_scores(server: Server) -> None:
     body = {"examples": [{"x": 0.25, "name": "a"}, {"x": [0.5], "name": {"b64": "Yg=="}}]}
-    assert server.predict("examples", body, "classify") == {"results": [[["a", 0.25], ["other", 0.75]], [["b", 0.5], ["other", 0.5]]]}
+    assert server.predict("examples", body, "classify") == {
+        "results": [[["a", 0.25], ["other", 0.75]], [["b", 0.5], ["other", 0.5]]]
+    }
 
 
 def test_regress_gives_values(server: Server) -> None:

@@ -64,7 +64,8 @@ def test_several_inputs_and_outputs_in_columns(server: Server) -> None:
 def test_numbers_keep_their_value(server: Server, dtype: str) -> None:
     """Also in two dimensions, and none at all."""
     kind, values = _NUMBERS[dtype]
-    for value in (values, [values, values], values[0], [], [[[]]]):
+    shapes: list[Any] = [values, [values, values], values[0], [], [[[]]]]
+    for value in shapes:
         answer = server.predict("dtypes", {"signature_name": dtype, "inputs": value})["outputs"]
         expected = np.array(value, kind) if np.size(value) else np.array(value)
         assert np.shape(answer) == expected.shape
@@ -73,7 +74,7 @@ def test_numbers_keep_their_value(server: Server, dtype: str) -> None:
 
 def test_bools_and_strings_keep_their_value(server: Server) -> None:
     assert server.predict("dtypes", {"signature_name": "bool", "inputs": [[True], [False]]}) == {"outputs": [[True], [False]]}
-    texts = ["", "grün \"quoted\"\n", "😀", "a" * 1000]
+    texts = ["", 'grün "quoted"\n', "😀", "a" * 1000]
     assert server.predict("dtypes", {"signature_name": "string", "inputs": texts}) == {"outputs": texts}
     assert server.predict("dtypes", {"signature_name": "string", "inputs": "one"}) == {"outputs": "one"}
 

@@ -42,7 +42,10 @@ def test_metadata_describes_the_signatures(server: Server) -> None:
     assert weights["tensor_shape"] == {"dim": [{"size": "-1", "name": ""}, {"size": "2", "name": ""}], "unknown_rank": False}
     assert weights["name"]
     assert sorted(signature["inputs"]) == ["count", "name", "weights"]
-    assert {alias: tensor["dtype"] for alias, tensor in signature["outputs"].items()} == {"label": "DT_STRING", "total": "DT_FLOAT"}
+    assert {alias: tensor["dtype"] for alias, tensor in signature["outputs"].items()} == {
+        "label": "DT_STRING",
+        "total": "DT_FLOAT",
+    }
     assert signature["method_name"] == "tensorflow/serving/predict"
     assert signature["defaults"] == {}
 

@@ -1,0 +1,267 @@
+"""What dies comes back, what is stopped finishes, and nothing is left behind (DESIGN.md, Processes)."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.servers import Server, error_of, wait_until
+
+
+def _post(server: Server, model: str, body: Any) -> requests.Response:
+    """On a connection of its own."""
+    return requests.post(f"{server.url}/v1/models/{model}:predict", json=body, timeout=60)
+
+
+def _in_flight(server: Server, model: str) -> float:
+    marker = f'penstock_requests_in_flight{{api="tfs_rest:predict",model="{model}"'
+    return sum(float(line.split()[-1]) for line in server.get("/metrics").text.splitlines() if line.startswith(marker))
+
+
+@contextmanager
+def _under_way(server: Server, model: str, body: Any) -> Iterator[Future[requests.Response]]:
+    """A request that the server is busy with. The model must say so: `slow` takes its time."""
+    with ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(_post, server, model, body)
+        wait_until(lambda: _in_flight(server, model) or answer.done(), "the request is under way")
+        yield answer
+
+
+def _under_load(server: Server, disturb: Callable[[], None]) -> list[str]:
+    """What went wrong for four clients while `disturb` ran in the middle of their requests."""
+    wrong: list[str] = []
+    half_way = threading.Barrier(5)
+
+    def client(number: int) -> None:
+        with requests.Session() as session:
+            for turn in range(200):
+                if turn == 50:
+                    half_way.wait(30)
+                value = number * 1000 + turn
+                try:
+                    response = session.post(
+                        f"{server.url}/v1/models/half_plus_two:predict", json={"instances": [value]}, timeout=30
+                    )
+                    if response.json() != {"predictions": [value / 2 + 2]}:
+                        wrong.append(response.text)
+                except requests.RequestException as error:
+                    wrong.append(repr(error))
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    half_way.wait(30)
+    disturb()
+    for thread in threads:
+        thread.join(60)
+    return wrong
+
+
+def test_the_processes_say_what_they_are(models: Path) -> None:
+    with Server(models / "two_versions", "--versions", "all", "--gateways", "2") as server:
+        titles = sorted(" ".join(process.cmdline()).strip() for process in server.processes())
+        assert titles == [
+            "penstock: gateway 0",
+            "penstock: gateway 1",
+            "penstock: host two_versions/1",
+            "penstock: host two_versions/2",
+            "penstock: supervisor",
+            "penstock: zygote",
+        ]
+
+
+def test_no_request_fails_when_the_process_of_a_stateless_model_is_killed(models: Path) -> None:
+    with Server(models / "half_plus_two", "--gateways", "2") as server:
+        host = server.one("host half_plus_two/1").pid
+        assert _under_load(server, lambda: server.kill("host half_plus_two/1")) == []
+        assert server.one("host half_plus_two/1").pid != host
+        assert 'penstock_host_restarts_total{model="half_plus_two",version="1"} 1.0' in server.get("/metrics").text
+
+
+def test_a_request_whose_process_is_killed_is_tried_once_more(models: Path) -> None:
+    with Server(models / "slow", "--gateways", "1") as server, _under_way(server, "slow", {"instances": [1500]}) as answer:
+        server.kill("host slow/1")
+        assert answer.result(30).json() == {"predictions": [1500]}
+
+
+def test_a_stateful_model_is_never_tried_again(models: Path) -> None:
+    with Server(models / "slow_counter", "--gateways", "1") as server:
+        assert server.predict("slow_counter", {"inputs": 0}) == {"outputs": 1}
+        with _under_way(server, "slow_counter", {"inputs": 20_000}) as answer:
+            server.kill("host slow_counter/1")
+            response = answer.result(30)
+        assert response.status_code == 503
+        assert "slow_counter" in error_of(response)
+        assert server.predict("slow_counter", {"inputs": 0}) == {"outputs": 1}
+
+
+def test_a_request_that_kills_its_process_gets_an_error_and_others_their_answers(models: Path) -> None:
+    with Server(f"--model=deadly={models / 'deadly'}", f"--model=half_plus_two={models / 'half_plus_two'}") as server:
+        response = _post(server, "deadly", {"instances": [-1.0]})
+        assert response.status_code == 503
+        assert error_of(response) == "The process of model deadly ended while it ran the request."
+        assert server.predict("half_plus_two", {"instances": [1.0]}) == {"predictions": [2.5]}
+        assert server.predict("deadly", {"instances": [1.0]}) == {"predictions": [2.0]}
+
+
+def _connection_to(server: Server, title: str) -> http.client.HTTPConnection:
+    """A connection that is kept open, to the gateway with this title: the kernel decides, so it takes some tries."""
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        _ask(connection)
+        port = connection.sock.getsockname()[1]
+        if any(one.raddr and one.raddr.port == port for one in server.one(title).net_connections("tcp")):
+            return connection
+        connection.close()
+
+
+def _ask(connection: http.client.HTTPConnection) -> Any:
+    connection.request("POST", "/v1/models/half_plus_two:predict", b'{"instances":[1.0]}')
+    return json.loads(connection.getresponse().read())
+
+
+def test_a_gateway_that_is_killed_comes_back_and_the_others_answer_meanwhile(models: Path) -> None:
+    with Server(models / "half_plus_two", "--gateways", "2") as server:
+        victim = server.one("gateway 0").pid
+        other = _connection_to(server, "gateway 1")
+        server.kill("gateway 0")
+        assert _ask(other) == {"predictions": [2.5]}
+        other.close()
+        for _ in range(40):
+            assert _post(server, "half_plus_two", {"instances": [1.0]}).json() == {"predictions": [2.5]}
+        assert server.one("gateway 0").pid != victim
+        assert sum("gateway 0" in line and "SIGKILL" in line for line in server.err) == 1
+
+
+def test_a_gateway_comes_back_again_and_again(models: Path) -> None:
+    with Server(models / "half_plus_two", "--gateways", "1") as server:
+        for _ in range(3):
+            server.kill("gateway 0")
+            server.one("gateway 0")
+            assert _post(server, "half_plus_two", {"instances": [1.0]}).json() == {"predictions": [2.5]}
+
+
+def test_a_killed_zygote_is_no_models_matter(models: Path) -> None:
+    """Not even when the next process to be forked from it is needed at once."""
+    with Server(models / "half_plus_two", "--gateways", "1") as server:
+        zygote, host = server.one("zygote"), server.one("host")
+        server.kill("zygote")
+        assert server.predict("half_plus_two", {"instances": [1.0]}) == {"predictions": [2.5]}
+        assert host.is_running()
+        server.kill("host half_plus_two/1")
+        assert server.predict("half_plus_two", {"instances": [1.0]}) == {"predictions": [2.5]}
+        assert server.one("zygote").pid != zygote.pid
+        server.kill("host half_plus_two/1")
+        assert server.predict("half_plus_two", {"instances": [1.0]}) == {"predictions": [2.5]}
+
+
+def test_nothing_outlives_a_killed_supervisor(models: Path) -> None:
+    """Not even a process in the middle of a call of its engine."""
+    with Server(models / "slow", "--gateways", "2") as server, ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(_post, server, "slow", {"instances": [60_000]})
+        wait_until(lambda: _in_flight(server, "slow"), "the request is under way")
+        server.process.kill()
+        wait_until(lambda: not server.processes(), "the end of all processes", 5)
+        assert isinstance(answer.exception(30), requests.ConnectionError)
+
+
+def test_a_killed_zygote_and_supervisor_leave_no_host(models: Path) -> None:
+    with Server(models / "half_plus_two", "--gateways", "1") as server:
+        server.kill("zygote")
+        server.process.kill()
+        wait_until(lambda: not server.processes(), "the end of all processes", 5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_is_told_to_stop_answers_what_it_has(models: Path, number: signal.Signals) -> None:
+    with Server(models / "slow", "--gateways", "2") as server:
+        with _under_way(server, "slow", {"instances": [1500]}) as answer:
+            server.process.send_signal(number)
+            response = answer.result(30)
+        assert response.json() == {"predictions": [1500]}
+        server.assert_ends()
+
+
+def test_a_server_that_stops_takes_no_new_connection(models: Path) -> None:
+    with Server(models / "slow", "--gateways", "1") as server:
+        with _under_way(server, "slow", {"instances": [3000]}) as answer:
+            server.process.terminate()
+            wait_until(lambda: _is_refused(server), "connections are refused")
+            assert not answer.done()
+        assert answer.result(30).status_code == 200
+        server.assert_ends()
+
+
+def _is_refused(server: Server) -> bool:
+    try:
+        server.connect().close()
+    except OSError:
+        return True
+    return False
+
+
+def test_a_server_that_stops_does_not_wait_for_ever(models: Path) -> None:
+    with Server(models / "slow", "--gateways", "1", "--drain-s", "0.5") as server:
+        with _under_way(server, "slow", {"instances": [60_000]}) as answer:
+            server.process.terminate()
+            server.assert_ends(10)
+        assert isinstance(answer.exception(30), requests.ConnectionError)
+
+
+def test_idle_connections_do_not_keep_a_server_from_stopping(models: Path) -> None:
+    with Server(models / "half_plus_two", "--gateways", "2") as server:
+        idle = [server.connect() for _ in range(10)]
+        assert server.predict("half_plus_two", {"instances": [1.0]})
+        server.stop(5)
+        for connection in idle:
+            connection.close()
+
+
+def test_a_request_that_takes_too_long_is_given_up(models: Path) -> None:
+    with Server(models / "slow", "--gateways", "1", "--request-timeout-s", "0.5") as server:
+        response = _post(server, "slow", {"instances": [1500]})
+        assert response.status_code == 504
+        assert "slow" in error_of(response)
+        wait_until(lambda: _post(server, "slow", {"instances": [1]}).status_code == 200, "the model is free again")
+
+
+def test_a_process_that_hangs_is_not_waited_for(models: Path) -> None:
+    with Server(models / "half_plus_two", "--gateways", "1", "--request-timeout-s", "1") as server:
+        host = server.one("host")
+        host.suspend()
+        assert _post(server, "half_plus_two", {"instances": [1.0]}).status_code == 504
+        host.resume()
+        assert _post(server, "half_plus_two", {"instances": [1.0]}).status_code == 200
+
+
+def test_more_requests_than_may_wait_are_refused(models: Path) -> None:
+    with Server(models / "slow", "--gateways", "1", "--max-queue", "2") as server, ThreadPoolExecutor(5) as threads:
+        answers = list(threads.map(lambda _: _post(server, "slow", {"instances": [700]}), range(5)))
+        statuses = sorted(answer.status_code for answer in answers)
+        assert statuses[:2] == [200, 200]
+        assert statuses[-1] == 503
+        assert "queue" in next(error_of(answer) for answer in answers if answer.status_code == 503)
+
+
+def test_nothing_is_left_in_shared_memory(models: Path) -> None:
+    """Neither by a server that stops nor by one that is killed. Temporary files are looked for at every stop."""
+    shared = Path("/dev/shm")
+    before = {file.name for file in shared.iterdir() if "penstock" in file.name}
+    for end in ("terminate", "kill"):
+        with Server(models / "image", "--gateways", "1") as server:
+            server.predict("image", {"instances": [[[[0.5] * 3] * 224] * 224]})
+            if end == "kill":
+                server.process.kill()
+                wait_until(lambda server=server: not server.processes(), "the end of all processes", 5)  # type: ignore[misc]
+                assert not list(server.temporary.iterdir())
+    assert {file.name for file in shared.iterdir() if "penstock" in file.name} == before
