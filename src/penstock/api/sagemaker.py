@@ -113,11 +113,11 @@ def _cast(spec: TensorSpec, array: Array) -> Array:
         result[:] = texts
         return result.reshape(array.shape)
     if array.dtype == wanted:
-        return np.ascontiguousarray(array)
+        return np.asarray(array, order="C")
     if not np.can_cast(array.dtype, wanted, "same_kind"):
         raise InvalidArgument(f"Input {spec.name}: expected {spec.dtype.name}, got {array.dtype}.")
     with np.errstate(over="ignore"):
-        return np.ascontiguousarray(array.astype(wanted))
+        return array.astype(wanted, order="C")
 
 
 def _encode(accepted: Format, call: Call) -> Response:

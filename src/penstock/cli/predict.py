@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from penstock.codec.binary import encode_npy, encode_npz
 from penstock.codec.tfs_predict import decode_predict, encode_predict
 from penstock.errors import UsageError
 from penstock.program import LoadedModel, load
@@ -63,9 +64,13 @@ def _arrays(inputs: Sequence[str]) -> dict[str, Array]:
 
 def _write(path: Path, results: dict[str, Array]) -> None:
     if path.suffix == ".npy" and len(results) == 1:
-        np.save(path, next(iter(results.values())), allow_pickle=False)
+        content = b"".join(encode_npy(next(iter(results.values()))))
     elif path.suffix == ".npz":
-        np.savez(path, **results)  # type: ignore[arg-type]
+        content = encode_npz(results)
     else:
         raise UsageError(f"--output {path}: expected FILE.npz, or FILE.npy for a model with one output")
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise UsageError(f"--output {path}: {error.strerror}") from None
     click.echo(f"penstock: wrote {path}", err=True)

@@ -109,16 +109,14 @@ def _served_versions(options: ServeOptions, folders: Iterable[ModelFolder]) -> l
             try:
                 is_stateful = read_saved_model(path, tuple(options.tags.split(","))).is_stateful
             except PenstockError as error:
-                told = type(error)(error.message.replace(str(path), f"{folder.name}/{version}"))
-                one = ServedVersion(folder.name, version, path, False, state=State.END, error=error_message(told))
-                logger.error("%s cannot be loaded: %s", one.title, error.message)
+                one = ServedVersion(folder.name, version, path, False, state=State.END, error=error_message(error))
             else:
                 one = ServedVersion(folder.name, version, path, is_stateful)
             served.append(one)
     if not served:
         raise NotFound(f"no model has a version that --versions {options.versions} asks for")
-    if all(one.state is State.END for one in served) and served[0].error is not None:
-        raise NotFound(f"{served[0].path}: {served[0].error.message}")
+    if all(one.state is State.END for one in served):
+        raise NotFound(served[0].failure)
     return served
 
 

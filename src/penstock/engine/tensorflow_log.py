@@ -14,7 +14,7 @@ from typing import Any
 
 LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 #: Errors only: INFO is 0, WARNING 1. What goes wrong in a call comes back as a status anyhow.
-DEFAULT_LEVEL = "2"
+DEFAULT_LEVEL = "3"
 #: What Abseil writes before it is told where to; the first line introduces the others.
 CHATTER = (b"WARNING: All log messages before absl::InitializeLog()", b"I0000 ")
 

@@ -18,7 +18,7 @@ from penstock.tensors import Array
 
 ALIGNMENT = 64
 #: What stays allocated for the next tensor when the arena becomes empty.
-_KEPT_BYTES = 8 << 20
+_KEPT_BYTES = 2 << 20
 
 
 def create_arena(size: int) -> int:

@@ -7,6 +7,7 @@ more and leaves when all that was accepted is answered.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import socket
@@ -44,6 +45,8 @@ from penstock.wire.request import App
 _TICK_S = 0.05
 _TICKS_PER_SWEEP = 20
 _COLLECT_TIMEOUT_S = 2.0
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGE_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,12 +206,25 @@ class Gateway:
         leave_when_done()
 
 
+def _give_memory_back() -> None:
+    """Has malloc give large blocks back to the system when they are freed.
+
+    glibc raises its threshold with every large block, and keeps up to twice that: a gateway that has seen bodies of a few
+    megabytes went from 17 MB to 118 (measured). Where there is no glibc, there is nothing to do.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+            mallopt(parameter, _LARGE_BLOCK_BYTES)
+
+
 def run_gateway(index: int, listener: socket.socket, control: socket.socket, options: ServeOptions, make_app: MakeApp) -> None:
     """The life of a gateway after the fork."""
     setproctitle(f"penstock: gateway {index}")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     log.configure(options.log_format)
+    _give_memory_back()
 
     async def serve() -> None:
         await Gateway(index, listener, FrameSocket(control), options, make_app).run()

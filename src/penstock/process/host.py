@@ -241,9 +241,7 @@ def run_host(engine: Engine, spec: HostSpec, control: socket.socket, lifeline: i
     try:
         model = engine.load(Path(spec.path), options)
     except PenstockError as error:
-        # Clients read this too: they know the model by its name, not by our paths.
-        told = type(error)(error.message.replace(spec.path, f"{spec.model}/{spec.version}"))
-        frames.send(encode(LoadFailed(error_message(told))))
+        frames.send(encode(LoadFailed(error_message(error))))
         return
     batches = [] if spec.is_stateful else _batches(model)
     signatures = [signature_message(signature) for signature in model.signatures.values()]

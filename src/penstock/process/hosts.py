@@ -108,7 +108,6 @@ class Hosts:
             self._set_state(served, State.AVAILABLE)
             self._loaded(host)
         elif isinstance(message, LoadFailed):
-            log.error("%s cannot be loaded: %s", served.title, message.error.message)
             served.error = message.error
             self._set_state(served, State.END)
 
@@ -124,8 +123,8 @@ class Hosts:
         if not host.is_loaded:
             served.failed_starts += 1
             if served.failed_starts >= MAX_FAILED_STARTS:
-                log.error("%s is given up: its process ended %d times as it started", served.title, served.failed_starts)
-                served.error = error_message(Internal("its process ended each time it was started; the log has the rest"))
+                reason = f"it is given up: its process ended {served.failed_starts} times as it started"
+                served.error = error_message(Internal(reason))
                 self._set_state(served, State.END)
                 return
         served.restarts += 1

@@ -32,12 +32,22 @@ class ServedVersion:
     def title(self) -> str:
         return f"{self.model}/{self.version}"
 
+    @property
+    def failure(self) -> str:
+        """Why it is not served, for the one who started the server: with its path."""
+        message = self.error.message if self.error else "cannot be loaded"
+        return message if str(self.path) in message else f"{self.path}: {message}"
+
     def message(self) -> ServableState:
+        """What gateways are told, and clients with them: they know the model by its name and not by our paths."""
+        error = self.error
+        if error is not None:
+            error = ErrorMessage(error.code, error.message.replace(str(self.path), self.title))
         return ServableState(
             self.model,
             self.version,
             self.state.value,
-            self.error,
+            error,
             self.signatures,
             self.batches,
             self.is_stateful,

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from setproctitle import setproctitle
 
 from penstock.config import ServeOptions
+from penstock.observe.log import get_logger
 from penstock.process.arena import create_arena
 from penstock.process.channel import frame_pair
 from penstock.process.control_loop import ControlLoop
@@ -30,6 +31,7 @@ from penstock.serving.routes import State
 _ARENA_BYTES = 2 << 30
 #: Beyond the time that requests in flight are given.
 _KILL_AFTER_S = 2.0
+log = get_logger("supervisor")
 
 
 class StartFailed(Exception):
@@ -115,6 +117,8 @@ class Supervisor:
 
     def _changed(self, served: ServedVersion) -> None:
         self._gateways.tell([served.message()])
+        if self._is_ready:
+            _log_error(served)
         self._check_ready()
 
     def _connect_host(self, host: HostProcess) -> None:
@@ -143,10 +147,11 @@ class Supervisor:
         if any(served.state in (State.START, State.LOADING) for served in self._served):
             return
         if not any(served.state is State.AVAILABLE for served in self._served):
-            first = self._served[0]
-            self._fail(f"{first.path}: {first.error.message if first.error else 'cannot be loaded'}")
+            self._fail(self._served[0].failure)
             return
         self._is_ready = True
+        for served in self._served:
+            _log_error(served)
         self._ready(self._served)
 
     def _stop(self) -> None:
@@ -161,3 +166,8 @@ class Supervisor:
     def _forget(self) -> None:
         self._loop.forget()
         self._hosts.forget()
+
+
+def _log_error(served: ServedVersion) -> None:
+    if served.state is State.END:
+        log.error("%s is not served: %s", served.title, served.failure)
