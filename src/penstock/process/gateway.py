@@ -46,7 +46,10 @@ _TICK_S = 0.05
 _TICKS_PER_SWEEP = 20
 _COLLECT_TIMEOUT_S = 2.0
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LARGE_BLOCK_BYTES = 1 << 20
+#: Blocks from here on are mapped, and given back, one by one.
+_LARGE_BLOCK_BYTES = 4 << 20
+#: What malloc keeps: with less, each request of 600 KB would fault its pages in anew (0.2 ms).
+_KEPT_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +217,8 @@ def _give_memory_back() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
-            mallopt(parameter, _LARGE_BLOCK_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def run_gateway(index: int, listener: socket.socket, control: socket.socket, options: ServeOptions, make_app: MakeApp) -> None:

@@ -23,6 +23,8 @@ from penstock.serving.routes import Servable
 from penstock.tensors import Array
 
 _FLOATS = frozenset("fc")
+#: Elements of an output up to which one look for all its requests is cheaper than one for each.
+_LOOKED_AT = 16384
 
 
 class _Group:
@@ -230,8 +232,11 @@ class HostLink:
 
     @staticmethod
     def _finish(calls: list[Call], outputs: dict[str, Array]) -> None:
-        """Gives each call its rows. Whether all is finite is found out once for the batch."""
-        is_finite = all(array.dtype.kind not in _FLOATS or bool(np.isfinite(array).all()) for array in outputs.values())
+        """Gives each call its rows. Whether they are finite is found out once for a batch that is small."""
+        is_finite = all(
+            array.dtype.kind not in _FLOATS or (array.size <= _LOOKED_AT and bool(np.isfinite(array).all()))
+            for array in outputs.values()
+        )
         if len(calls) == 1:
             calls[0].is_finite = is_finite
             calls[0].finish(outputs)
