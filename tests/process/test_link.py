@@ -22,6 +22,7 @@ from penstock.process.tensor_frames import pack, unpack
 from penstock.serving.call import Call
 from penstock.serving.routes import Servable, State
 from penstock.tensors import FLOAT, Array, Signature, TensorSpec
+from tests.serving.fakes import FakeCall
 
 _SIGNATURE = Signature(
     "serving_default",
@@ -57,7 +58,7 @@ class _Bench:
 
     def submit(self, *values: float, columns: int = 1, deadline_ns: int = 1 << 62) -> Call:
         array = np.repeat(np.array([values], np.float32).T, columns, axis=1)
-        call = Call(self.servable, _SIGNATURE, (array,), deadline_ns, self.ended.append)
+        call = FakeCall(self.servable, _SIGNATURE, (array,), deadline_ns, self.ended)
         self.servable.submit(call)
         return call
 

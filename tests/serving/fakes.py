@@ -8,6 +8,7 @@ import numpy as np
 
 from penstock.errors import PenstockError
 from penstock.serving.call import Call
+from penstock.serving.routes import Servable
 from penstock.tensors import FLOAT, Array, Signature, TensorSpec
 
 
@@ -41,6 +42,19 @@ class FakeModel:
 
     def close(self) -> None:
         pass
+
+
+class FakeCall(Call):
+    """A call that puts itself into a list when it has ended."""
+
+    def __init__(
+        self, servable: Servable, signature: Signature, inputs: tuple[Array, ...], deadline_ns: int, ended: list[Call]
+    ) -> None:
+        super().__init__(servable, signature, inputs, deadline_ns)
+        self._ended = ended
+
+    def ended(self) -> None:
+        self._ended.append(self)
 
 
 class FakeHost:

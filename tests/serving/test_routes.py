@@ -10,7 +10,7 @@ import pytest
 from penstock.errors import Code, PenstockError, Unavailable
 from penstock.serving.call import WHOLE, Call, common_rows
 from penstock.serving.routes import Routes, Servable, State
-from tests.serving.fakes import FakeHost, rows, signature
+from tests.serving.fakes import FakeCall, FakeHost, rows, signature
 
 
 def _routes() -> Routes:
@@ -75,7 +75,7 @@ def _servable(*, is_stateful: bool = False, max_waiting: int = 2) -> Servable:
 
 
 def _call(servable: Servable, ended: list[Call], deadline_ns: int = 1 << 62) -> Call:
-    return Call(servable, signature(), (rows(1),), deadline_ns, ended.append)
+    return FakeCall(servable, signature(), (rows(1),), deadline_ns, ended)
 
 
 def test_calls_go_to_the_least_loaded_host() -> None:

@@ -54,9 +54,7 @@ class Inference:
         servable = prepared.servable
         recorder = self._metrics.recorder(servable.model, servable.version, api)
         recorder.in_flight += 1
-        running = _Running(self, request, prepared, recorder, encode_error)
-        deadline_ns = request.read_ns + self._timeout_ns
-        call = Call(servable, prepared.signature, prepared.inputs, deadline_ns, running.done)
+        call = _Request(self, request, prepared, recorder, encode_error, request.read_ns + self._timeout_ns)
         try:
             servable.submit(call)
         except PenstockError as error:
@@ -68,10 +66,10 @@ class Inference:
         return f"server-timing: {', '.join(parts)}\r\n".encode()
 
 
-class _Running:
-    """A request that waits for its call."""
+class _Request(Call):
+    """A request that waits for its model."""
 
-    __slots__ = ("_encode_error", "_inference", "_prepared", "_recorder", "_request")
+    __slots__ = ("_encode", "_encode_error", "_inference", "_recorder", "_request")
 
     def __init__(
         self,
@@ -80,22 +78,24 @@ class _Running:
         prepared: Prepared,
         recorder: Recorder,
         encode_error: EncodeError,
+        deadline_ns: int,
     ) -> None:
+        super().__init__(prepared.servable, prepared.signature, prepared.inputs, deadline_ns)
         self._inference = inference
         self._request = request
-        self._prepared = prepared
-        self._encode_error = encode_error
+        self._encode = prepared.encode
         self._recorder = recorder
+        self._encode_error = encode_error
 
-    def done(self, call: Call) -> None:
-        """The end of the call: encodes, answers, counts."""
+    def ended(self) -> None:
+        """Encodes, answers, counts."""
         began_ns = time.monotonic_ns()
         request = self._request
         code = "OK"
         try:
-            if call.error is not None:
-                raise call.error
-            response = self._prepared.encode(call)
+            if self.error is not None:
+                raise self.error
+            response = self._encode(self)
         except PenstockError as error:
             code = error.code.name
             response = self._encode_error(error)
@@ -104,15 +104,15 @@ class _Running:
             code = "INTERNAL"
             response = self._encode_error(Internal("Internal error; the server's log has the rest."))
         encoded_ns = time.monotonic_ns()
-        infer_ns = call.infer_ns
+        infer_ns = self.infer_ns
         durations = (
             request.read_ns - request.first_byte_ns,
-            call.decoded_ns - request.read_ns,
-            began_ns - call.decoded_ns - infer_ns,
+            self.decoded_ns - request.read_ns,
+            began_ns - self.decoded_ns - infer_ns,
             infer_ns,
             encoded_ns - began_ns,
         )
         if self._inference.server_timing:
             response.fields += self._inference.timing_fields(durations)
         request.answer(response)
-        self._recorder.finished(code, (*durations, time.monotonic_ns() - encoded_ns, call.batch_rows))
+        self._recorder.finished(code, (*durations, time.monotonic_ns() - encoded_ns, self.batch_rows))

@@ -57,6 +57,23 @@ def is_plain(value: Any) -> bool:
     return type(value) is not _JsonArray and type(value) is not _JsonObject
 
 
+def lone_tensor(value: Any, dtype: DType, body: bytes) -> Array | None:
+    """The tensor of an array of numbers that is the only member of `body`, if its shape was seen before."""
+    numbers = NUMBERS.get(dtype.number)
+    shape = _shape_of(value)
+    if numbers is None or numbers.bounds is not None or shape is None:
+        return None
+    skeleton = _skeletons.get(shape)
+    if skeleton is None or body.translate(None, _NOT_STRUCTURE) != skeleton:
+        return None
+    try:
+        buffer = value.as_buffer(of_type=numbers.code)
+    except (TypeError, ValueError):
+        return None
+    wide = np.frombuffer(buffer, numbers.wide)
+    return wide.astype(dtype.numpy).reshape(shape) if wide.size == prod(shape) else None
+
+
 def column(value: Any, dtype: DType, room: int) -> Part | None:
     """The tensor of an array of numbers, or of one number. A skeleton longer than `room`, the body, is none of its."""
     numbers = NUMBERS.get(dtype.number)

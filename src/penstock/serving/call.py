@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from penstock.errors import PenstockError
@@ -11,8 +10,6 @@ from penstock.tensors import Array, Signature
 
 if TYPE_CHECKING:
     from penstock.serving.routes import Servable
-
-Done = Callable[["Call"], None]
 
 #: `rows` of a call that has to be run as it is.
 WHOLE = -1
@@ -22,8 +19,8 @@ class Call:
     """A request on its way through a gateway.
 
     `inputs` are in the signature's order, `outputs` names those that are wanted (None: all). `rows` is the common first
-    dimension where rows may be added to it, else WHOLE. When it is over, `results` or `error` is set, and `done` is called
-    once. `*_ns` are on the monotonic clock.
+    dimension where rows may be added to it, else WHOLE. When it is over, `results` or `error` is set, and `ended` is called
+    once: what comes then is the API's, in a class of its own. `*_ns` are on the monotonic clock.
     """
 
     __slots__ = (
@@ -31,7 +28,6 @@ class Call:
         "batch_rows",
         "deadline_ns",
         "decoded_ns",
-        "done",
         "error",
         "infer_ns",
         "inputs",
@@ -51,7 +47,6 @@ class Call:
         signature: Signature,
         inputs: tuple[Array, ...],
         deadline_ns: int,
-        done: Done,
         outputs: tuple[str, ...] | None = None,
     ) -> None:
         self.servable = servable
@@ -60,7 +55,6 @@ class Call:
         self.outputs = outputs
         self.rows = common_rows(inputs) if signature.name in servable.batches else WHOLE
         self.deadline_ns = deadline_ns
-        self.done = done
         self.attempts = 0
         self.is_finished = False
         self.results: dict[str, Array] = {}
@@ -74,18 +68,25 @@ class Call:
         if not self.is_finished:
             self.is_finished = True
             self.results = results
-            self.done(self)
+            self.ended()
 
     def fail(self, error: PenstockError) -> None:
         """Ends the call with an error; a call that has ended stays as it is."""
         if not self.is_finished:
             self.is_finished = True
             self.error = error
-            self.done(self)
+            self.ended()
+
+    def ended(self) -> None:
+        """Called once, when the call is over."""
+        raise NotImplementedError
 
 
 def common_rows(inputs: tuple[Array, ...]) -> int:
     """The first dimension that all inputs share, WHOLE where there is none or it is 0."""
+    if len(inputs) == 1:
+        shape = inputs[0].shape
+        return (shape[0] or WHOLE) if shape else WHOLE
     rows = WHOLE
     for array in inputs:
         shape = array.shape
