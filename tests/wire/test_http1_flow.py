@@ -279,7 +279,7 @@ def test_sweep_looks_at_all_connections_and_renews_the_date(monkeypatch: pytest.
     monkeypatch.setattr(time, "time", lambda: 0.0)
     peer.server.sweep()
     assert peer.transport.is_closed
-    assert peer.server.date_line == b"date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
+    assert peer.server.last_lines == b"date: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n"
 
 
 # Draining

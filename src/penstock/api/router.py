@@ -40,9 +40,12 @@ class Router:
         self._handlers: dict[tuple[str, str], Handler] = {}
 
     def __call__(self, request: Request) -> None:
-        key = (request.head.method, request.head.path)
-        handler = self._handlers.get(key) or self._find(*key)
-        handler(request)
+        head = request.head
+        route = head.route
+        if route is None:
+            key = (head.method, head.path)
+            route = head.route = self._handlers.get(key) or self._find(*key)
+        route(request)
 
     def _find(self, method: str, path: str) -> Handler:
         if method == "OPTIONS":

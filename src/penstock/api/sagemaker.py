@@ -69,7 +69,7 @@ class SageMaker:
             prepared = decode(target, attributes.method, request)
         if attributes.method != "predict" or accepted in (Format.JSON, Format.JSON_LINES):
             return prepared
-        return Prepared(prepared.servable, prepared.signature, prepared.inputs, partial(_encode, accepted))
+        return (*prepared[:3], partial(_encode, accepted))
 
     def _decode_arrays(self, target: Target, kind: str, parameters: dict[str, str], request: Request) -> Prepared | None:
         """A body that is arrays, without a way through JSON; None for CSV that is not all numbers."""
@@ -86,7 +86,7 @@ class SageMaker:
             inputs = _named(signature, array)
         else:
             inputs = _named(signature, decode_npz(request.body) if is_npz(request.body) else decode_npy(request.body))
-        return Prepared(servable, signature, inputs, TfsRest.rows)
+        return servable, signature, inputs, TfsRest.rows
 
 
 def _named(signature: Signature, found: Array | dict[str, Array]) -> tuple[Array, ...]:

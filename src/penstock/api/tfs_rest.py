@@ -87,7 +87,7 @@ class TfsRest:
         found = _Found(self._routes, target)
         decoded = decode_predict(request.body, found.signature)
         encode = self.rows if decoded.is_row_format else self.columns
-        return Prepared(found.taken(), decoded.signature, decoded.inputs, encode)
+        return found.taken(), decoded.signature, decoded.inputs, encode
 
     def decode_examples(self, target: Target, verb: str, request: Request) -> Prepared:
         """A classify or regress request with TensorFlow Serving's body."""
@@ -97,7 +97,7 @@ class TfsRest:
         if len(signature.inputs) != 1:
             raise InvalidArgument("Expected one input Tensor.")
         encode = encode_classification if verb == "classify" else encode_regression
-        return Prepared(
+        return (
             found.taken(),
             signature,
             (decoded.examples,),

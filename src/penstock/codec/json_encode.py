@@ -19,6 +19,7 @@ from penstock.codec.json_text import printable
 from penstock.errors import InvalidArgument
 from penstock.tensors import DTYPES, Array, dtype_of_array
 
+_FLOAT = np.dtype(np.float32)
 _WITH_NUMPY = orjson.OPT_SERIALIZE_NUMPY
 
 #: Types that orjson reads in place.
@@ -48,6 +49,8 @@ def encode_array(array: Array, name: str = "", is_finite: bool = False) -> bytes
 
     Raises InvalidArgument for a type without JSON.
     """
+    if is_finite and array.dtype is _FLOAT and array.ndim and array.flags.c_contiguous:
+        return orjson.dumps(array, option=_WITH_NUMPY)  # what most outputs are, without another question
     array = _encodable(array, name)
     if array.dtype.kind == "O":
         return orjson.dumps(array.tolist())

@@ -82,12 +82,13 @@ def encode_predict(outputs: Mapping[str, Array], is_row_format: bool, is_finite:
     """
     if not outputs:
         raise InvalidArgument("Cannot convert empty tensor map to JSON")
-    if is_row_format:
-        _check_rows(outputs)
     if len(outputs) == 1:
         ((name, array),) = outputs.items()
+        if is_row_format and array.ndim == 0:
+            _check_rows(outputs)
         text = encode_array(array, name, is_finite)
     elif is_row_format:
+        _check_rows(outputs)
         text = encode_rows(outputs, is_finite)
     else:
         members = [encode_text(name) + b":" + encode_array(array, name, is_finite) for name, array in outputs.items()]

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 #: Bodies from here on are sent beside their head instead of copied behind it.
 _SEPARATE_BODY_BYTES = 16 << 10
 _STATUS_LINES = {int(status): b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
-_KEPT_CONTENT_TYPES = 256
+_KEPT_STARTS = 256
 _MAX_KEPT_CHARACTERS = 128
-_content_types: dict[str, bytes] = {}
+_starts: dict[tuple[int, str], bytes] = {}
 
 
 def error_response(error: PenstockError) -> Response:
@@ -36,7 +36,7 @@ def write_answer(transport: asyncio.Transport, server: HttpServer, request: Requ
     """Sends the response of `request`. `is_last`: the connection ends behind it."""
     response = cast(Response, request.response)
     head, body, content_type = request.head, response.body, response.content_type
-    fields = response.fields + server.fields
+    fields = response.fields
     if len(body) >= MIN_COMPRESSED_BYTES and is_compressible(content_type):
         fields += b"vary: accept-encoding\r\n"
         if is_worth_compressing(head.accept_encoding, content_type, len(body)):
@@ -46,13 +46,12 @@ def write_answer(transport: asyncio.Transport, server: HttpServer, request: Requ
         fields += b"connection: close\r\n"
     elif head.version == "1.0":
         fields += b"connection: keep-alive\r\n"
-    start = b"%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b%b\r\n" % (
-        _STATUS_LINES.get(response.status) or b"HTTP/1.1 %d Unknown\r\n" % response.status,
-        _content_types.get(content_type) or _encode_content_type(content_type),
+    start = b"%b%d\r\nx-request-id: %b\r\n%b%b" % (
+        _starts.get((response.status, content_type)) or _start(response.status, content_type),
         len(body),
         request.id,
-        server.date_line,
         fields,
+        server.last_lines,
     )
     if head.method == "HEAD":
         transport.write(start)
@@ -62,11 +61,13 @@ def write_answer(transport: asyncio.Transport, server: HttpServer, request: Requ
         transport.writelines((start, body))
 
 
-def _encode_content_type(text: str) -> bytes:
-    """A content type as a field's value, remembered. Scripts and clients choose some: they must not end the line."""
-    encoded = text.encode("latin-1", "replace") if text.isprintable() else b"application/octet-stream"
-    if len(_content_types) >= _KEPT_CONTENT_TYPES:
-        _content_types.clear()
-    if len(text) <= _MAX_KEPT_CHARACTERS:
-        _content_types[text] = encoded
-    return encoded
+def _start(status: int, content_type: str) -> bytes:
+    """An answer up to its length, remembered. Scripts and clients choose some content types: they must not end the line."""
+    line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
+    encoded = content_type.encode("latin-1", "replace") if content_type.isprintable() else b"application/octet-stream"
+    start = b"%bcontent-type: %b\r\ncontent-length: " % (line, encoded)
+    if len(_starts) >= _KEPT_STARTS:
+        _starts.clear()
+    if len(content_type) <= _MAX_KEPT_CHARACTERS:
+        _starts[status, content_type] = start
+    return start

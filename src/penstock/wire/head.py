@@ -11,6 +11,7 @@ sees it: how strict that is depends on its version.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import httptools
 
@@ -53,11 +54,14 @@ class Head:
         "path",
         "query",
         "request_id",
+        "route",
         "version",
     )
 
     def __init__(self, method: str, target: bytes, version: str, fields: dict[bytes, bytes], keeps_alive: bool) -> None:
         self.method = method
+        #: For the app to remember whose request this is: the same head comes again.
+        self.route: Callable[..., None] | None = None
         self.version = version
         self.fields = fields
         self.keeps_alive = keeps_alive

@@ -67,7 +67,7 @@ class HttpServer:
         self.is_draining = False
         self._ids = itertools.count(1)
         self._id_prefix = os.urandom(6).hex().encode() + b"-"
-        self.date_line = b""
+        self.last_lines = b""
         self.refresh_date()
 
     def protocol(self) -> HttpConnection:
@@ -77,8 +77,8 @@ class HttpServer:
         return self._id_prefix + b"%x" % next(self._ids)
 
     def refresh_date(self) -> None:
-        """The Date line is the same for a second."""
-        self.date_line = f"date: {formatdate(usegmt=True)}\r\n".encode()
+        """The lines that end every head are the same for a second."""
+        self.last_lines = f"date: {formatdate(usegmt=True)}\r\n".encode() + self.fields + b"\r\n"
 
     def sweep(self) -> None:
         """Ends the connections that have made no progress for too long. To be called about once a second."""
