@@ -453,3 +453,15 @@ def test_outputs_that_rows_cannot_be_made_of(outputs: dict[str, Array], expected
 def test_an_empty_batch_has_no_predictions() -> None:
     assert json.loads(encode_predict({"y": np.zeros((0, 3))}, True)) == {"predictions": []}
     assert json.loads(encode_predict({"a": np.zeros((0, 3)), "b": np.zeros(0, np.int8)}, True)) == {"predictions": []}
+
+
+@pytest.mark.parametrize(
+    "instances",
+    ["[[1,[2]]]", "[[[1],2]]", "[1,[2]]", "[[1],2]", "[[1,2],[3]]", "[[1,[2,3]]]", "[[],[1]]", "[[[1,2],[3]]]", "[[1],[]]"],
+)
+def test_an_irregular_row_is_refused_however_its_elements_count(instances: str) -> None:
+    """Also where the number of elements, or of lists, is the one of a regular tensor."""
+    spec = TensorSpec("x", dtype_of_name("float"), None)
+    lone = Signature("serving_default", {"x": spec}, {})
+    with pytest.raises(PenstockError):
+        decode_predict(f'{{"instances":{instances}}}'.encode(), lambda _: lone)
