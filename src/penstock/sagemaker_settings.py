@@ -33,7 +33,6 @@ WITHOUT_EFFECT: dict[str, str] = {
 
 #: Variables that this version reads and does not use, and why: their values are checked, and setting them changes nothing.
 UNUSED: dict[str, str] = {
-    "SAGEMAKER_TFS_NUM_BATCH_THREADS": "A model runs one batch at a time, in a process of its own.",
     "SAGEMAKER_TFS_WAIT_TIME_SECONDS": "A model is loaded for as long as it takes; /ping says whether it answers.",
     "SAGEMAKER_TFS_INSTANCE_COUNT": "Each model runs in one process.",
     "SAGEMAKER_TFS_FRACTIONAL_GPU_MEM_MARGIN": "It divides a GPU between instances, and there is one.",
@@ -157,7 +156,11 @@ class SageMakerSettings:
         "How long a batch waits for more rows, in microseconds.",
     )
     num_batch_threads: int = _variable(
-        "SAGEMAKER_TFS_NUM_BATCH_THREADS", 1, _integer(1), "Batches that run at the same time.", "number of CPUs"
+        "SAGEMAKER_TFS_NUM_BATCH_THREADS",
+        1,
+        _integer(1),
+        "With the next one, how many batches may be under way before requests are refused; one runs at a time.",
+        "number of CPUs",
     )
     max_enqueued_batches: int = _variable(
         "SAGEMAKER_TFS_MAX_ENQUEUED_BATCHES",

@@ -84,7 +84,7 @@ def test_the_log_level_of_the_environment_is_kept() -> None:
     source = "import os; from penstock.engine.tensorflow_library import load_library; load_library()"
     source += "; os.write(2, os.environ['TF_CPP_MIN_LOG_LEVEL'].encode())"
     assert run_program(source, TF_CPP_MIN_LOG_LEVEL="0").stderr.endswith("0")
-    assert run_program(source).stderr == "2"
+    assert run_program(source).stderr == "3"
 
 
 def test_loading_with_stderr_closed_works() -> None:

@@ -33,5 +33,7 @@ def _as_options(settings: SageMakerSettings) -> dict[str, Any]:
     if settings.enable_batching:
         values["max_batch_size"] = settings.max_batch_size
         values["batch_timeout_us"] = settings.batch_timeout_micros
-        values["max_queue"] = settings.max_enqueued_batches * settings.max_batch_size
+        # There, batches that run are not in the queue; here the bound is for all that is under way.
+        batches = settings.max_enqueued_batches + settings.num_batch_threads
+        values["max_queue"] = batches * settings.max_batch_size
     return values
