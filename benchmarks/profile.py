@@ -2,7 +2,8 @@
 
 perf (Debian: linux-perf) says how much of the time is the kernel's, by system call; py-spy divides the rest among our
 packages. (py-spy alone stops a process more often behind a system call than elsewhere: it gave reading 24 % where perf
-finds 4.) CPU time per request comes from a run without either. Assumes that the models have been exported: `python -m benchmarks.run` does that.
+finds 4.) CPU time per request comes from a run without either. Assumes that the models have been exported:
+`python -m benchmarks.run` does that.
 """
 
 from __future__ import annotations

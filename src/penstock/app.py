@@ -38,7 +38,7 @@ def make_app(default_model: str, context: GatewayContext) -> tuple[App, bytes]:
         ),
         allows_cors=options.cors,
     )
-    return router, CORS_FIELDS if options.cors else b""
+    return router.dispatch, CORS_FIELDS if options.cors else b""
 
 
 def serve(

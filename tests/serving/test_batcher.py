@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from penstock.errors import InvalidArgument
 from penstock.serving.batcher import WHOLE, Batcher, Work, mixes_rows
-from penstock.tensors import STRING, Array, Signature, TensorSpec
+from penstock.tensors import FLOAT, STRING, Array, Signature, TensorSpec
 from tests.serving.fakes import FakeModel, rows, signature
 
 
@@ -88,6 +88,17 @@ def test_running_out_of_memory_is_an_outcome() -> None:
 )
 def test_a_graph_that_mixes_rows_is_found_out(function: Any, expected: bool) -> None:
     assert mixes_rows(FakeModel(function), signature()) is expected
+
+
+def test_a_graph_of_unknown_rank_is_tried_with_one_number_a_row() -> None:
+    unknown = Signature("s", {"x": TensorSpec("x", FLOAT, None)}, {"y": TensorSpec("y", FLOAT, None)})
+    assert mixes_rows(FakeModel(lambda x: x * 2, unknown), unknown) is False
+    assert mixes_rows(FakeModel(lambda x: x - x.mean(), unknown), unknown) is True
+
+    def refuse(x: Array) -> Array:
+        raise InvalidArgument("not of this shape")
+
+    assert mixes_rows(FakeModel(refuse, unknown), unknown) is True
 
 
 def test_nothing_is_tried_out_where_a_row_cannot_be_made_up() -> None:

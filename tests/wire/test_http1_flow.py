@@ -365,7 +365,7 @@ class _Api:
     ],
 )
 def test_whatever_happens_behind_the_router_the_connection_goes_on(line: str, status: int) -> None:
-    peer = Peer(Router([_Api()], allows_cors=True)).send(request_bytes(line=f"{line} HTTP/1.1"))
+    peer = Peer(Router([_Api()], allows_cors=True).dispatch).send(request_bytes(line=f"{line} HTTP/1.1"))
     answer = peer.only_answer()
     assert answer.status == status
     assert b"secret" not in answer.body

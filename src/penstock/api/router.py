@@ -39,7 +39,8 @@ class Router:
         self._allows_cors = allows_cors
         self._handlers: dict[tuple[str, str], Handler] = {}
 
-    def __call__(self, request: Request) -> None:
+    def dispatch(self, request: Request) -> None:
+        """Has the request answered by whoever its path belongs to."""
         head = request.head
         route = head.route
         if route is None:

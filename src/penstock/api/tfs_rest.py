@@ -37,6 +37,10 @@ class Target:
     version: int | None
     label: str | None
 
+    @property
+    def is_latest(self) -> bool:
+        return self.version is None and self.label is None
+
 
 def error_response(error: PenstockError) -> Response:
     return Response(error.http_status, encode_error(error.message))
@@ -84,10 +88,14 @@ class TfsRest:
 
     def decode_predict(self, target: Target, verb: str, request: Request) -> Prepared:
         """A predict request with TensorFlow Serving's body."""
-        found = _Found(self._routes, target)
-        decoded = decode_predict(request.body, found.signature)
-        encode = self.rows if decoded.is_row_format else self.columns
-        return found.taken(), decoded.signature, decoded.inputs, encode
+        servable = self._routes.ready(target.name) if target.is_latest else None
+        if servable is not None:
+            decoded = decode_predict(request.body, servable.signature)
+        else:
+            found = _Found(self._routes, target)
+            decoded = decode_predict(request.body, found.signature)
+            servable = found.taken()
+        return servable, decoded.signature, decoded.inputs, self.rows if decoded.is_row_format else self.columns
 
     def decode_examples(self, target: Target, verb: str, request: Request) -> Prepared:
         """A classify or regress request with TensorFlow Serving's body."""

@@ -106,7 +106,7 @@ def mixes_rows(model: EngineModel, signature: Signature) -> bool:
 
     A signature says that rows may be added, not that they stay apart: a graph that normalizes over its batch would answer
     wrongly under load. Rows are synthesised from the signature; where they cannot be, or the graph refuses them, nothing is
-    known, and the answer is no.
+    known: then the answer is no, unless the signature leaves even the rank open.
     """
     rows = [_trial_row(signature, seed) for seed in (1, 2)]
     if rows[0] is None or rows[1] is None:
@@ -115,7 +115,7 @@ def mixes_rows(model: EngineModel, signature: Signature) -> bool:
         alone = [model.run(signature.name, row) for row in rows if row is not None]
         both = model.run(signature.name, {name: np.concatenate([rows[0][name], rows[1][name]]) for name in rows[0]})
     except PenstockError:
-        return False
+        return any(spec.shape is None for spec in signature.inputs.values())
     return not all(_is_apart(array, [one[name] for one in alone]) for name, array in both.items())
 
 
@@ -134,9 +134,9 @@ def _trial_row(signature: Signature, seed: int) -> dict[str, Array] | None:
     random = np.random.default_rng(seed)
     row: dict[str, Array] = {}
     for spec in signature.inputs.values():
-        if spec.shape is None or spec.dtype.is_string:
+        if spec.dtype.is_string:
             return None
-        shape = (1, *(size or 1 for size in spec.shape[1:]))
+        shape = (1, *(size or 1 for size in (spec.shape or ())[1:]))
         if prod(shape) > _MAX_TRIAL_ELEMENTS:
             return None
         if spec.dtype.numpy.kind == "f":

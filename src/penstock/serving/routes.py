@@ -159,6 +159,11 @@ class Routes:
     def __init__(self) -> None:
         self.models: dict[str, Model] = {}
 
+    def ready(self, name: str) -> Servable | None:
+        """The version that answers for a model, None where `find` has something to say."""
+        model = self.models.get(name)
+        return model.latest() if model is not None else None
+
     def find(self, name: str, version: int | None = None, label: str | None = None) -> Servable:
         """The version that answers a request.
 
