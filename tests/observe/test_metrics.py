@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from penstock.observe.metrics import HostFigures, Metrics, exposition, merge, merged_snapshot
+from penstock.observe.metrics import HostFigures, Metrics, Observation, exposition, merge, merged_snapshot
 
 _DURATIONS = (1_000, 20_000, 300_000, 4_000_000, 50_000_000, 600_000_000)
 
@@ -14,9 +14,16 @@ def _gateway(requests: int, *, in_flight: int = 0) -> Metrics:
     recorder = metrics.recorder("m", 1, "tfs_rest:predict")
     recorder.in_flight = requests + in_flight
     for _ in range(requests):
-        recorder.finished("OK", (*_DURATIONS, 4))
+        recorder.finished("OK", _observation())
     metrics.recorder("", 0, "tfs_rest:predict").failed("NOT_FOUND")
     return metrics
+
+
+def _observation() -> Observation:
+    """A request whose stages took _DURATIONS, in a batch of four rows."""
+    read, decode, queue, infer, encode, write = _DURATIONS
+    back = read + decode + queue + infer
+    return (0, read, read + decode, back, infer, back + encode, back + encode + write, 4)
 
 
 def _samples(text: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -52,6 +59,17 @@ def test_thousands_of_requests_are_all_counted() -> None:
     assert [sum(counts) for counts in series.stages] == [2000] * 6
     assert series.sums_ns == [2000 * duration for duration in _DURATIONS]
     assert (sum(series.batches), series.batch_rows) == (2000, 8000)
+
+
+def test_requests_that_failed_behind_the_model_are_counted_by_their_code() -> None:
+    metrics = Metrics()
+    recorder = metrics.recorder("m", 1, "api")
+    for code in ("OK", "UNAVAILABLE", "OK", "INTERNAL", "OK"):
+        recorder.in_flight += 1
+        recorder.finished(code, _observation())
+    (series,) = merge([metrics.snapshot()])
+    assert series.codes == {"OK": 3, "UNAVAILABLE": 1, "INTERNAL": 1}
+    assert series.in_flight == 0
 
 
 def test_buckets_are_cumulative_and_hold_every_duration() -> None:

@@ -52,11 +52,6 @@ class Inference:
         except PenstockError as error:
             call.fail(error)
 
-    def timing_fields(self, durations_ns: tuple[int, ...]) -> bytes:
-        """The Server-Timing header of a request: milliseconds by stage, up to encode."""
-        parts = [f"{stage};dur={ns / 1e6:.3f}" for stage, ns in zip(STAGES, durations_ns, strict=False)]
-        return f"server-timing: {', '.join(parts)}\r\n".encode()
-
 
 class _Request(Call):
     """A request that waits for its model."""
@@ -96,15 +91,32 @@ class _Request(Call):
             code = "INTERNAL"
             response = self._encode_error(Internal("Internal error; the server's log has the rest."))
         encoded_ns = time.monotonic_ns()
-        infer_ns = self.infer_ns
+        if self._inference.server_timing:
+            response.fields += self._timing_fields(began_ns, encoded_ns)
+        request.answer(response)
+        self._recorder.finished(
+            code,
+            (
+                request.first_byte_ns,
+                request.read_ns,
+                self.decoded_ns,
+                began_ns,
+                self.infer_ns,
+                encoded_ns,
+                time.monotonic_ns(),
+                self.batch_rows,
+            ),
+        )
+
+    def _timing_fields(self, began_ns: int, encoded_ns: int) -> bytes:
+        """The Server-Timing header: milliseconds by stage, up to encode."""
+        request = self._request
         durations = (
             request.read_ns - request.first_byte_ns,
             self.decoded_ns - request.read_ns,
-            began_ns - self.decoded_ns - infer_ns,
-            infer_ns,
+            began_ns - self.decoded_ns - self.infer_ns,
+            self.infer_ns,
             encoded_ns - began_ns,
         )
-        if self._inference.server_timing:
-            response.fields += self._inference.timing_fields(durations)
-        request.answer(response)
-        self._recorder.finished(code, (*durations, time.monotonic_ns() - encoded_ns, self.batch_rows))
+        parts = [f"{stage};dur={ns / 1e6:.3f}" for stage, ns in zip(STAGES, durations, strict=False)]
+        return f"server-timing: {', '.join(parts)}\r\n".encode()

@@ -50,18 +50,20 @@ def _series(model: str, version: int, api: str) -> Series:
     return Series(model, version, api, {}, [[0] * _BUCKETS for _ in STAGES], [0] * len(STAGES), [0] * _BATCH_BUCKETS, 0, 0)
 
 
-#: Nanoseconds of each stage, in the order of STAGES, and the rows of the batch.
-Observation = tuple[int, int, int, int, int, int, int]
+#: When the first byte of a request was seen, when it was read, decoded, back from the model; how long the engine ran; when the
+#: answer was encoded, and written (nanoseconds, all but one on the monotonic clock); and the rows of its batch.
+Observation = tuple[int, int, int, int, int, int, int, int]
 
 
 class Recorder:
     """The figures of one model, version and API in this gateway."""
 
-    __slots__ = ("_observations", "_series", "in_flight")
+    __slots__ = ("_errors", "_observations", "_series", "in_flight")
 
     def __init__(self, series: Series) -> None:
         self._series = series
         self._observations: list[Observation] = []
+        self._errors = 0
         self.in_flight = 0
 
     def failed(self, code: str) -> None:
@@ -72,8 +74,9 @@ class Recorder:
     def finished(self, code: str, observation: Observation) -> None:
         """Counts a request that was in flight."""
         self.in_flight -= 1
-        codes = self._series.codes
-        codes[code] = codes.get(code, 0) + 1
+        if code != "OK":
+            self._errors += 1
+            self.failed(code)
         observations = self._observations
         observations.append(observation)
         if len(observations) >= _SORTED_AT_ONCE:
@@ -81,9 +84,16 @@ class Recorder:
 
     def _sort(self) -> None:
         """Sorts what was observed into the buckets."""
-        values = np.array(self._observations, np.int64)
-        self._observations.clear()
+        first, read, decoded, back, infer, encoded, written, rows = np.array(self._observations, np.int64).T
+        values = np.stack(
+            (read - first, decoded - read, back - decoded - infer, infer, encoded - back, written - encoded, rows), 1
+        )
         series = self._series
+        good = len(self._observations) - self._errors
+        if good:
+            series.codes["OK"] = series.codes.get("OK", 0) + good
+        self._errors = 0
+        self._observations.clear()
         bits = np.frexp(values.astype(np.float64))[1]
         for stage, sums in enumerate(values[:, : len(STAGES)].sum(axis=0).tolist()):
             counts = np.bincount(bits[:, stage], minlength=_BUCKETS)[:_BUCKETS].tolist()
