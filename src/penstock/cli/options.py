@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from penstock.config import ENVIRONMENT_PREFIX, ServeOptions, environment_name, flag_name
+from penstock.config import ServeOptions, environment_name, flag_name
 from penstock.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -94,6 +94,3 @@ def _read_file(path: Path) -> dict[str, Any]:
             raise UsageError(f"--config {path}: {name} must be {kind.__name__}, not {type(value).__name__}")
         values[item.name] = value
     return values
-
-
-__all__ = ["ENVIRONMENT_PREFIX", "build_options", "serve_options"]

@@ -45,10 +45,6 @@ class FrameSocket:
         """Whether bytes wait until the socket can be written again: then call `flush` when it can."""
         return bool(self._outbound)
 
-    @property
-    def outbound_bytes(self) -> int:
-        return len(self._outbound)
-
     def send(self, payload: bytes, fds: Sequence[int] = ()) -> None:
         """Sends a frame, as far as the socket takes it now; the rest stays here. `fds` are duplicated, the caller keeps its own.
 

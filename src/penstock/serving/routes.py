@@ -147,10 +147,10 @@ class Model:
         return None
 
     def add(self, servable: Servable) -> Servable:
-        """Takes a version in, unless it is there; the one that is there."""
-        known = self.versions.setdefault(servable.version, servable)
+        """Takes a version in."""
+        self.versions[servable.version] = servable
         self._newest_first = [self.versions[version] for version in sorted(self.versions, reverse=True)]
-        return known
+        return servable
 
 
 class Routes:
