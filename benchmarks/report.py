@@ -158,7 +158,7 @@ def other_blocks(results: Results) -> Iterator[str]:
 def tensor_rows(results: Results) -> list[list[str]]:
     """The parts, and what is left when the known ones are taken off."""
     names = {
-        "served": "`application/x-npy` to `/invocations` and back, one kept connection of http.client",
+        "served": "`application/x-npy` to `/invocations` and back, through a kept connection of a plain socket",
         "engine": "the same array through `penstock.load(path)(x=…)` in one process",
         "echo": "as many bytes through a plain loopback socket to another process and back",
     }

@@ -1,7 +1,7 @@
 """A 600 KB tensor to a host and back, and the parts of that: the engine call alone, and the bare bytes over loopback.
 
-served: application/x-npy to /invocations and back on one kept connection of http.client. engine: the same array through
-`penstock.load` in a process of its own. echo: as many bytes through a plain socket to another process and back.
+served: application/x-npy to /invocations and back on one kept connection of a plain socket. engine: the same array through
+`penstock.load` in a process of its own. echo: as many bytes through such a socket to another process and back.
 Each is the median of one round's calls.
 """
 
@@ -11,6 +11,7 @@ import http.client
 import io
 import json
 import multiprocessing
+import re
 import socket
 import statistics
 import subprocess
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -74,43 +76,64 @@ def served_ms(server_command: list[str], directory: Path, calls: int) -> float:
     file = io.BytesIO()
     np.save(file, array)
     body = file.getvalue()
+    fields = f"Host: localhost\r\nContent-Type: {NPY}\r\nAccept: {NPY}\r\nContent-Length: {len(body)}\r\n"
+    head, buffer = f"POST /invocations HTTP/1.1\r\n{fields}\r\n".encode(), bytearray(2 * len(body))
     with running(Launch(argv, port, "/ping")) as server:
-        connection = connect(server)
+        wait_until_ready(server)
+        with connect(port) as link:
 
-        def call() -> bytes:
-            connection.request("POST", "/invocations", body, {"Content-Type": NPY, "Accept": NPY})
-            response = connection.getresponse()
-            answer = response.read()
-            if response.status != 200:
-                raise ServerFailedError(f"/invocations answered {response.status}: {answer[:200].decode(errors='replace')}")
-            return answer
+            def call() -> memoryview:
+                link.sendall(head)
+                link.sendall(body)
+                return read_answer(link, buffer)
 
-        try:
-            if not np.array_equal(np.load(io.BytesIO(call())), array):
-                raise ServerFailedError("/invocations answered another tensor than was sent")
-            return median_ms(call, calls)
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            raise ServerFailedError(f"/invocations: {error}") from error
-        finally:
-            connection.close()
+            try:
+                if not np.array_equal(np.load(io.BytesIO(bytes(call()))), array):
+                    raise ServerFailedError("/invocations answered another tensor than was sent")
+                return median_ms(call, calls)
+            except (OSError, ValueError) as error:
+                raise ServerFailedError(f"/invocations: {error}") from error
 
 
-def connect(server: Running) -> http.client.HTTPConnection:
-    """A connection to the server, once its /ping says 200."""
+def wait_until_ready(server: Running) -> None:
+    """Until the server's /ping says 200."""
     deadline = time.perf_counter() + 60
     while time.perf_counter() < deadline and server.process.poll() is None:
         connection = http.client.HTTPConnection("127.0.0.1", server.launch.port, timeout=60)
         try:
             connection.request("GET", server.launch.path)
-            response = connection.getresponse()
-            response.read()
-            if response.status == 200:
-                return connection
+            if connection.getresponse().status == 200:
+                return
         except (OSError, http.client.HTTPException):
             pass
-        connection.close()
+        finally:
+            connection.close()
         time.sleep(0.01)
     raise ServerFailedError(f"no 200 from {server.launch.path}: {server.last_words()}")
+
+
+def connect(port: int) -> socket.socket:
+    link = socket.create_connection(("127.0.0.1", port), timeout=60)
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return link
+
+
+def read_answer(link: socket.socket, buffer: bytearray) -> memoryview:
+    """The body of the next answer, which has to be a 200 with its length, within `buffer`, which has to be large enough."""
+    view, at, end = memoryview(buffer), 0, -1
+    while end < 0:
+        at += link.recv_into(view[at:]) or _closed()
+        end = buffer.find(b"\r\n\r\n", 0, at)
+    length = re.search(rb"(?i)\ncontent-length: *(\d+)", view[: end + 2])
+    if not buffer.startswith(b"HTTP/1.1 200 ") or length is None:
+        raise ServerFailedError(f"/invocations answered {bytes(view[:200]).decode(errors='replace')}")
+    end += 4
+    size = int(length[1])
+    return view[end : end + size] if fill(link, view[at : end + size]) else _closed()
+
+
+def _closed() -> NoReturn:
+    raise ServerFailedError("/invocations: the server closed the connection")
 
 
 def engine_ms(directory: Path, calls: int) -> float:
@@ -139,9 +162,8 @@ def echo_ms(calls: int) -> float:
     process = context.Process(target=echo, args=(theirs, size), daemon=True)
     process.start()
     try:
-        with socket.create_connection(("127.0.0.1", ours.recv())) as link:
-            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            out, back = bytes(size), bytearray(size)
+        with connect(ours.recv()) as link:
+            out, back = bytes(size), memoryview(bytearray(size))
 
             def call() -> None:
                 link.sendall(out)
@@ -159,15 +181,14 @@ def echo(port: Connection, size: int) -> None:
         port.send(listener.getsockname()[1])
         link, _ = listener.accept()
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        buffer = bytearray(size)
+        buffer = memoryview(bytearray(size))
         with link:
             while fill(link, buffer):
                 link.sendall(buffer)
 
 
-def fill(link: socket.socket, buffer: bytearray) -> bool:
-    """Reads until the buffer is full; False when the peer has closed."""
-    view = memoryview(buffer)
+def fill(link: socket.socket, view: memoryview) -> bool:
+    """Reads until all of it is full; False when the peer has closed."""
     while view:
         count = link.recv_into(view)
         if not count:

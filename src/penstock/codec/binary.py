@@ -6,6 +6,7 @@ body. Sizes are compared with the body before anything of that size is allocated
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import re
@@ -26,6 +27,7 @@ _MAGIC = b"\x93NUMPY"
 _ZIP_MAGIC = b"PK\x03\x04"
 #: NumPy's own bound for headers that nobody vouches for.
 _MAX_HEADER_BYTES = 10_000
+_KEPT_HEADERS = 256
 _HEADER_ITEM = re.compile(
     rb"""\s*(['"])(descr|fortran_order|shape)\1\s*:\s*"""
     rb"""(?:(['"])([<>|=]?[A-Za-z][A-Za-z0-9\[\]]*)\3|(True|False)|\(([0-9,L\s]*)\))\s*(,|(?=\}))"""
@@ -45,12 +47,14 @@ def decode_npy(body: Body) -> Array:
 
     Raises InvalidArgument for what is no such file, is cut short, or holds what no tensor can.
     """
-    descr, fortran_order, shape, start = _npy_header(body)
-    dtype = _npy_dtype(descr)
+    header, start = _npy_header(body)
+    dtype, fortran_order, shape = _described(header)
     data = memoryview(body)[start:]
     expected = math.prod(shape) * dtype.itemsize
     if len(data) != expected:
-        raise InvalidArgument(f"The npy body has {len(data)} bytes after its header; shape {shape} of {descr} needs {expected}")
+        raise InvalidArgument(
+            f"The npy body has {len(data)} bytes after its header; shape {shape} of {dtype.str} needs {expected}"
+        )
     try:
         flat = np.frombuffer(data, dtype) if expected else np.empty(0, dtype)
         array = flat.reshape(shape[::-1]).transpose() if fortran_order else flat.reshape(shape)
@@ -92,11 +96,7 @@ def encode_npy(array: Array) -> list[bytes | memoryview]:
     Raises InvalidArgument for strings that fixed width would change.
     """
     plain = _plain(array)
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": np.lib.format.dtype_to_descr(plain.dtype), "fortran_order": False, "shape": plain.shape}
-    )
-    return [header.getvalue(), _elements(plain)]
+    return [_header_of(plain.dtype.str, plain.shape), _elements(plain)]
 
 
 def encode_npz(outputs: Mapping[str, Array]) -> bytes:
@@ -150,8 +150,8 @@ def encode_octet_stream(outputs: Mapping[str, Array]) -> tuple[list[bytes | memo
     return [_elements(array)], content_type
 
 
-def _npy_header(body: Body) -> tuple[str, bool, tuple[int, ...], int]:
-    """dtype, whether in Fortran's order, shape, and where the elements start."""
+def _npy_header(body: Body) -> tuple[bytes, int]:
+    """The header's text, and where the elements start."""
     start = bytes(body[:8])
     if not start.startswith(_MAGIC) or len(start) < 8:
         raise InvalidArgument("The body is not an npy file: it does not start with \\x93NUMPY and a version")
@@ -162,7 +162,13 @@ def _npy_header(body: Body) -> tuple[str, bool, tuple[int, ...], int]:
     end = 8 + width + length
     if length > _MAX_HEADER_BYTES or end > len(body):
         raise InvalidArgument(f"The npy body has a header of {length} bytes; it is cut short, or it is no header")
-    header = bytes(body[8 + width : end]).strip()
+    return bytes(body[8 + width : end]), end
+
+
+@functools.lru_cache(_KEPT_HEADERS)
+def _described(header: bytes) -> tuple[np.dtype[np.generic], bool, tuple[int, ...]]:
+    """dtype, whether in Fortran's order, shape. Remembered: a client sends the same header again and again."""
+    header = header.strip()
     items: dict[bytes, tuple[bytes, bytes, bytes]] = {}
     at = 1
     while item := _HEADER_ITEM.match(header, at):
@@ -177,7 +183,14 @@ def _npy_header(body: Body) -> tuple[str, bool, tuple[int, ...], int]:
         raise InvalidArgument("The npy body has a header that describes no array of numbers or strings") from None
     if any(size > sys.maxsize for size in sizes):
         raise InvalidArgument(f"The npy body has a shape that no array can have: {sizes}")
-    return descr.decode(), order == b"True", sizes, end
+    return _npy_dtype(descr.decode()), order == b"True", sizes
+
+
+@functools.lru_cache(_KEPT_HEADERS)
+def _header_of(descr: str, shape: tuple[int, ...]) -> bytes:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
+    return header.getvalue()
 
 
 def _npy_dtype(descr: str) -> np.dtype[np.generic]:

@@ -157,7 +157,6 @@ class Gateway:
 
     def _update(self, message: ServableState) -> None:
         servable = self._servable(message.model, message.version)
-        servable.path = message.path
         servable.is_stateful = message.is_stateful
         servable.signatures = {one.name: signature_of(one) for one in message.signatures}
         servable.batches = frozenset(message.batches)

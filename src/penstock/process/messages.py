@@ -210,7 +210,6 @@ class ServableState(msgspec.Struct, array_like=True, tag="servable"):
     signatures: list[SignatureMessage]
     batches: list[str]
     is_stateful: bool
-    path: str
 
 
 class Labels(msgspec.Struct, array_like=True, tag="labels"):

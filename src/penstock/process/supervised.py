@@ -51,7 +51,6 @@ class ServedVersion:
             self.signatures,
             self.batches,
             self.is_stateful,
-            str(self.path),
         )
 
 

@@ -43,7 +43,6 @@ class Servable:
 
     model: str
     version: int
-    path: str = ""
     state: State = State.START
     error: PenstockError | None = None
     signatures: dict[str, Signature] = field(default_factory=dict)
