@@ -7,7 +7,6 @@ more and leaves when all that was accepted is answered.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import signal
 import socket
@@ -25,6 +24,7 @@ from penstock.observe.metrics import Collect, Collected, Metrics
 from penstock.process.arena import Arena, ArenaView
 from penstock.process.channel import ChannelClosed, FrameSocket
 from penstock.process.link import HostLink, late
+from penstock.process.malloc import Malloc
 from penstock.process.messages import (
     CollectMetrics,
     Connect,
@@ -45,11 +45,6 @@ from penstock.wire.request import App
 _TICK_S = 0.05
 _TICKS_PER_SWEEP = 20
 _COLLECT_TIMEOUT_S = 2.0
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-#: Blocks from here on are mapped, and given back, one by one.
-_LARGE_BLOCK_BYTES = 4 << 20
-#: What malloc keeps: with less, each request of 600 KB would fault its pages in anew (0.2 ms).
-_KEPT_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +71,7 @@ class Gateway:
         self._control = control
         self._options = options
         self._loop = asyncio.get_running_loop()
+        self._malloc = Malloc()
         self._done = asyncio.Event()
         self._links: set[HostLink] = set()
         self._questions: dict[int, Callable[[Collected], None]] = {}
@@ -102,7 +98,7 @@ class Gateway:
         ticks.cancel()
 
     async def _tick(self) -> None:
-        """Deadlines of requests twenty times a second, time-outs of connections once."""
+        """Deadlines of requests twenty times a second, time-outs of connections and memory once."""
         count = 0
         while True:
             await asyncio.sleep(_TICK_S)
@@ -114,6 +110,7 @@ class Gateway:
             count += 1
             if count % _TICKS_PER_SWEEP == 0:
                 self._http.sweep()
+                self._malloc.sweep()
 
     def _tell(self, frame: bytes) -> None:
         try:
@@ -208,25 +205,12 @@ class Gateway:
         leave_when_done()
 
 
-def _give_memory_back() -> None:
-    """Has malloc give large blocks back to the system when they are freed.
-
-    glibc raises its threshold with every large block, and keeps up to twice that: a gateway that has seen bodies of a few
-    megabytes went from 17 MB to 118 (measured). Where there is no glibc, there is nothing to do.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-
-
 def run_gateway(index: int, listener: socket.socket, control: socket.socket, options: ServeOptions, make_app: MakeApp) -> None:
     """The life of a gateway after the fork."""
     setproctitle(f"penstock: gateway {index}")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     log.configure(options.log_format)
-    _give_memory_back()
 
     async def serve() -> None:
         await Gateway(index, listener, FrameSocket(control), options, make_app).run()

@@ -84,7 +84,7 @@ class _BoundedReader:
     def seek(self, position: int) -> int:
         if position > MAX_BYTES:
             raise UsageError(f"more than {MAX_BYTES >> 30} GiB")
-        return self._stream.seek(position)
+        return self._stream.seek(max(0, position))  # Python 3.10 goes to -1 in an archive that is empty
 
     def tell(self) -> int:
         return self._stream.tell()
