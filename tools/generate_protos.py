@@ -13,12 +13,11 @@ from grpc_tools import protoc  # type: ignore[import-untyped]
 
 SOURCE_ROOT = Path(__file__).resolve().parents[1] / "src"
 PACKAGE = SOURCE_ROOT / "penstock" / "savedmodel"
-NAMES = ("saved_model.proto", "tensorflow_config.proto")
 
 
 def compile_protos(target: Path) -> None:
     """Writes the FileDescriptorSet of all our .proto files to `target`."""
-    files = [str(PACKAGE / name) for name in NAMES]
+    files = [str(path) for path in sorted(PACKAGE.glob("*.proto"))]
     status = protoc.main(["protoc", f"--proto_path={SOURCE_ROOT}", f"--descriptor_set_out={target}", *files])
     if status != 0:
         sys.exit(f"protoc failed with status {status}")

@@ -7,21 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
+from penstock.api.async_invocations import AsyncInvocations
 from penstock.api.inference import Inference
+from penstock.api.multi_model import MultiModel
 from penstock.api.operations import Operations
-from penstock.api.router import CORS_FIELDS, Router
+from penstock.api.router import CORS_FIELDS, Api, Router
 from penstock.api.sagemaker import SageMaker
+from penstock.api.sagemaker_runtime import SageMakerRuntime
 from penstock.api.tfs_rest import TfsRest
 from penstock.config import ServeOptions
+from penstock.models.sources import Source
+from penstock.models.version import Version
 from penstock.process.gateway import GatewayContext, listeners
-from penstock.process.supervised import ServedVersion
 from penstock.process.supervisor import StartFailed, Supervisor
 from penstock.process.zygote_process import Lifeline, ZygoteProcess
 from penstock.wire.request import App
 
 
-def make_app(default_model: str, context: GatewayContext) -> tuple[App, bytes]:
+def make_app(default_model: str, is_multi_model: bool, context: GatewayContext) -> tuple[App, bytes]:
     """The APIs of a gateway behind one router, and the header lines of every answer."""
     options = context.options
     inference = Inference(
@@ -29,29 +34,37 @@ def make_app(default_model: str, context: GatewayContext) -> tuple[App, bytes]:
         context.metrics,
         timeout_s=options.request_timeout_s,
         server_timing=options.server_timing,
+        administration=context.administration if options.model_store else None,
     )
-    router = Router(
-        (
-            TfsRest(inference),
-            SageMaker(inference, default_model),
-            Operations(context.routes, context.collect),
-        ),
-        allows_cors=options.cors,
-    )
+    administration = context.administration
+    sagemaker = SageMaker(inference, default_model, is_multi_model=is_multi_model)
+    runtime = SageMakerRuntime(context.routes, administration, sagemaker.invoke, max_wait_s=options.request_timeout_s)
+    async_root = Path(options.async_root) if options.async_root else None
+    apis: list[Api] = [
+        TfsRest(inference),
+        sagemaker,
+        runtime,
+        AsyncInvocations(runtime.invoke, allowed_root=async_root, max_input_bytes=options.max_body_bytes),
+        Operations(context.routes, context.collect),
+    ]
+    if is_multi_model:
+        apis.append(MultiModel(context.routes, administration, sagemaker.invoke, context.routes.url))
+    router = Router(apis, allows_cors=options.cors)
     return router.dispatch, CORS_FIELDS if options.cors else b""
 
 
 def serve(
     options: ServeOptions,
-    served: Sequence[ServedVersion],
+    source: Source,
     *,
-    labels: dict[str, dict[str, int]],
     session_config: bytes,
     default_model: str,
     engine: tuple[Lifeline, ZygoteProcess],
-    ready: Callable[[str, int, Sequence[ServedVersion]], None],
+    ready: Callable[[str, int, Sequence[Version]], None],
+    may_be_empty: bool = False,
+    is_multi_model: bool = False,
 ) -> None:
-    """Serves until told to stop. `ready` gets the address and the versions. Raises StartFailed."""
+    """Serves what `source` wants until told to stop. `ready` gets the address and the versions. Raises StartFailed."""
     try:
         listening = listeners(options.host, options.port, options.gateway_count)
     except OSError as error:
@@ -61,12 +74,12 @@ def serve(
     port = listening[0].getsockname()[1]
     supervisor = Supervisor(
         options,
-        served,
-        labels,
+        source,
         listening,
-        partial(make_app, default_model),
+        partial(make_app, default_model, is_multi_model),
         session_config,
         engine,
         lambda versions: ready(options.host, port, versions),
+        may_be_empty=may_be_empty,
     )
     supervisor.run()

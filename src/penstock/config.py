@@ -46,6 +46,25 @@ class ServeOptions:
         0, "Processes that speak HTTP; 0 is one for every two cores, since the models need the others.", least=0, most=1024
     )
     versions: str = option("latest", "Versions to serve: latest, latest:N, all, or a list such as 1,3.")
+    poll_s: float = option(1.0, "How often folders and files are looked at for changes; 0 only at the start.", unit="s", least=0)
+    model_store: str = option("", "Folder of models that are loaded when they are first asked for: sub-folders and archives.")
+    model_config_file: str = option("", "TensorFlow Serving's ModelServerConfig in text format; read again when it changes.")
+    instances: int = option(1, "Processes that run each version; requests go to the least busy.", least=1, most=1024)
+    pin_cores: bool = option(False, "Pin each process of a model to a core of its own, in turn.")
+    gpus: str = option("", "Numbers of the GPUs, separated by commas, that the processes of a model take in turn.")
+    gpu_memory_fraction: float = option(0.0, "Part of a GPU's memory that a model's process may take.", least=0, most=1)
+    memory_budget: str = option("80%", "What all models may take of memory: a size such as 8GB, or a part of what there is.")
+    saves_memory: bool = option(False, "Unload the old version before the new one is loaded, instead of after.")
+    load_timeout_s: float = option(600.0, "A version that is not loaded after this time is given up.", unit="s", least=0.1)
+    load_retries: int = option(5, "How often a version that could not be loaded is tried again.", least=0)
+    warm_up: bool = option(True, "Run a version before it answers: its recorded requests, or made-up ones.")
+    script: str = option("", "inference.py, or a folder with it, for models that have none of their own in code/.")
+    script_threads: int = option(8, "Requests that a script may work on at a time in each process.", least=1, most=1024)
+    reload: bool = option(False, "Read a script again when it changes: for whoever is writing one.")
+    python: tuple[str, ...] = option(
+        (), "Interpreter that models, or one, run in: [MODEL=]PATH, with Penstock and a TensorFlow of its own.", repeats=True
+    )
+    async_root: str = option("", "Folder that asynchronous invocations may read and write; without one they are refused.")
     label: tuple[str, ...] = option((), "A name for a version: [MODEL:]LABEL=VERSION.", repeats=True)
     max_batch_size: int = option(128, "Rows that are run together at the most.", least=1)
     batch_timeout_us: int = option(0, "How long a request may wait for others to join its batch.", unit="µs", least=0)
@@ -74,6 +93,16 @@ class ServeOptions:
                 raise UsageError(f"{flag_name(item.name)} {value}: expected at most {data['most']}")
             if data["choices"] and value not in data["choices"]:
                 raise UsageError(f"{flag_name(item.name)} {value}: expected one of {', '.join(data['choices'])}")
+
+    @property
+    def default_python(self) -> str:
+        """The interpreter of models that have none of their own; empty for the server's."""
+        return next((text for text in reversed(self.python) if "=" not in text), "")
+
+    def python_of(self, model: str) -> str:
+        """A model's own interpreter, empty where it has none."""
+        own = (text.partition("=") for text in reversed(self.python))
+        return next((path for name, separator, path in own if separator and name == model), "")
 
     @property
     def gateway_count(self) -> int:

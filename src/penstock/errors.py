@@ -146,6 +146,19 @@ class Internal(PenstockError):
     code = Code.INTERNAL
 
 
+class ScriptFailed(Internal):
+    """A script failed, or chose to: with the HTTP status and the JSON that the client gets."""
+
+    def __init__(self, message: str, status: int, body: bytes) -> None:
+        super().__init__(message)
+        self._status = status
+        self.body = body
+
+    @property
+    def http_status(self) -> int:
+        return self._status
+
+
 class Unavailable(PenstockError):
     """Not now; trying again may help."""
 

@@ -17,8 +17,6 @@ _QUEUE_OF_BATCH_TRANSFORM = 100_000_000
 #: Variables that mean nothing here, and why. They are accepted, so that containers start as they did.
 WITHOUT_EFFECT: dict[str, str] = {
     "SAGEMAKER_SAFE_PORT_RANGE": "Models listen on no ports of their own.",
-    "SAGEMAKER_GUNICORN_WORKERS": "There is no gunicorn; SAGEMAKER_TFS_INSTANCE_COUNT says how often a model runs.",
-    "SAGEMAKER_GUNICORN_THREADS": "There is no gunicorn, and its gevent workers ignored it too.",
     "SAGEMAKER_GUNICORN_WORKER_CLASS": "There is no gunicorn; inference.py runs in a plain loop, unpatched.",
     "SAGEMAKER_GUNICORN_LOGLEVEL": "There is no gunicorn; SAGEMAKER_TFS_NGINX_LOGLEVEL sets the level of the one log.",
     "SAGEMAKER_TFS_VERSION": "The version of TensorFlow is that of the installed package.",
@@ -33,11 +31,8 @@ WITHOUT_EFFECT: dict[str, str] = {
 
 #: Variables that this version reads and does not use, and why: their values are checked, and setting them changes nothing.
 UNUSED: dict[str, str] = {
-    "SAGEMAKER_TFS_WAIT_TIME_SECONDS": "A model is loaded for as long as it takes; /ping says whether it answers.",
-    "SAGEMAKER_TFS_INSTANCE_COUNT": "Each model runs in one process.",
-    "SAGEMAKER_TFS_FRACTIONAL_GPU_MEM_MARGIN": "It divides a GPU between instances, and there is one.",
-    "SAGEMAKER_MULTI_MODEL_UNIVERSAL_BUCKET": "There are no scripts.",
-    "SAGEMAKER_MULTI_MODEL_UNIVERSAL_PREFIX": "There are no scripts.",
+    "SAGEMAKER_MULTI_MODEL_UNIVERSAL_BUCKET": "Nothing is fetched; --script says where a script that all models share is.",
+    "SAGEMAKER_MULTI_MODEL_UNIVERSAL_PREFIX": "Nothing is fetched; --script says where a script that all models share is.",
     "OMP_NUM_THREADS": "TensorFlow's own threads do the work; SAGEMAKER_TFS_INTRA_OP_PARALLELISM sets how many.",
 }
 
@@ -173,7 +168,13 @@ class SageMakerSettings:
         "SAGEMAKER_BATCH", False, (lambda _: True, "anything"), "Set, whatever to: this is a batch transform job."
     )
     wait_time_s: int = _variable(
-        "SAGEMAKER_TFS_WAIT_TIME_SECONDS", 60, _integer(1), "How long loading a model, and running it once, may take."
+        "SAGEMAKER_TFS_WAIT_TIME_SECONDS", 60, _integer(1), "How long loading a version may take."
+    )
+    gunicorn_workers: int = _variable(
+        "SAGEMAKER_GUNICORN_WORKERS", 1, _integer(1), "With the next one, how many requests a script works on at a time."
+    )
+    gunicorn_threads: int = _variable(
+        "SAGEMAKER_GUNICORN_THREADS", 8, _integer(1), "Threads of a script; AWS's container ignores it and takes any number."
     )
     gunicorn_timeout_s: int = _variable(
         "SAGEMAKER_GUNICORN_TIMEOUT_SECONDS", 30, _integer(0), "How long a request may take, if longer than the next."

@@ -33,7 +33,7 @@ def test_the_container_serves_all_models_in_all_versions(root: Path) -> None:
     environment = {
         "SAGEMAKER_BIND_TO_PORT": port,
         "SAGEMAKER_TFS_DEFAULT_MODEL_NAME": "pair",
-        "SAGEMAKER_GUNICORN_WORKERS": "4",
+        "SAGEMAKER_GUNICORN_LOGLEVEL": "debug",
         "SAGEMAKER_SAFE_PORT_RANGE": "9000-9999",
         "SAGEMAKER_TFS_INTRA_OP_PARALLELISM": "1",
         "SAGEMAKER_TFS_NGINX_LOGLEVEL": "info",
@@ -48,7 +48,7 @@ def test_the_container_serves_all_models_in_all_versions(root: Path) -> None:
         ask["headers"]["X-Amzn-SageMaker-Custom-Attributes"] = "tfs-model-name=Servo"  # type: ignore[index]
         assert server.post("/invocations", **ask).json() == {"predictions": [2.5]}
         ignored = [line for line in server.err if "SAGEMAKER_" in line]
-        assert ignored == ["penstock: accepted without effect: SAGEMAKER_SAFE_PORT_RANGE, SAGEMAKER_GUNICORN_WORKERS"]
+        assert ignored == ["penstock: accepted without effect: SAGEMAKER_SAFE_PORT_RANGE, SAGEMAKER_GUNICORN_LOGLEVEL"]
 
 
 def test_the_batching_variables_batch(root: Path) -> None:
@@ -78,7 +78,7 @@ def test_without_a_model_the_first_one_answers(root: Path) -> None:
         ({"SAGEMAKER_TFS_ENABLE_BATCHING": "maybe"}, "SAGEMAKER_TFS_ENABLE_BATCHING is 'maybe'"),
         ({"SAGEMAKER_BIND_TO_PORT": "http"}, "SAGEMAKER_BIND_TO_PORT is 'http'"),
         ({"SAGEMAKER_TFS_DEFAULT_MODEL_NAME": "nope"}, "there is no model nope; there are: "),
-        ({"SAGEMAKER_MULTI_MODEL": "true"}, "SAGEMAKER_MULTI_MODEL"),
+        ({"SAGEMAKER_MULTI_MODEL": "perhaps"}, "SAGEMAKER_MULTI_MODEL is 'perhaps'"),
     ],
 )
 def test_a_wrong_variable_is_named(root: Path, environment: dict[str, str], fragment: str) -> None:

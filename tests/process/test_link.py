@@ -42,6 +42,7 @@ class _Bench:
         fds = [create_arena(1 << 24) for _ in range(2)]
         self.host_reads, self.host_writes = ArenaView(os.dup(fds[0])), Arena(os.dup(fds[1]))
         self.lost: list[HostLink] = []
+        self.drained: list[HostLink] = []
         self.gateway_arena = Arena(fds[0])
         self.link = HostLink(
             asyncio.get_running_loop(),
@@ -52,6 +53,7 @@ class _Bench:
             max_rows=max_rows,
             max_load=max_load,
             lost=self.lost.append,
+            drained=self.drained.append,
         )
         self.servable.attach(self.link)
         self.ended: list[Call] = []

@@ -12,14 +12,15 @@ from penstock.api.router import Handler
 from penstock.api.tfs_rest import Target, TfsRest, error_response
 from penstock.codec.binary import decode_npy, decode_npz, decode_octet_stream, encode_npy, encode_npz, encode_octet_stream, is_npz
 from penstock.codec.csv import array_to_csv, csv_to_array, csv_to_json
-from penstock.codec.custom_attributes import parse_custom_attributes
+from penstock.codec.custom_attributes import CustomAttributes, parse_custom_attributes
 from penstock.codec.invocation import Format, media_type, negotiate, to_tfs_json
-from penstock.errors import InvalidArgument
-from penstock.serving.call import Call
-from penstock.serving.routes import Servable
+from penstock.errors import InvalidArgument, PenstockError
+from penstock.serving.call import Call, Invocation
+from penstock.serving.routes import NotLoaded, NotYet, Servable
 from penstock.tensors import Array, Signature, TensorSpec
 from penstock.wire.request import Request, Response
 
+_API = "sagemaker:invocations"
 _CSV_TYPE = "text/csv"
 _NPY_TYPE = "application/x-npy"
 _NPZ_TYPE = "application/x-npz"
@@ -29,10 +30,11 @@ _OCTET_TYPE = "application/octet-stream"
 class SageMaker:
     """/ping and /invocations. `default_model` answers where the request names none."""
 
-    def __init__(self, inference: Inference, default_model: str) -> None:
+    def __init__(self, inference: Inference, default_model: str, *, is_multi_model: bool = False) -> None:
         self._inference = inference
         self._routes = inference.routes
         self._default_model = default_model
+        self._is_multi_model = is_multi_model
         self._tfs = TfsRest(inference)
 
     def match(self, method: str, path: str) -> Handler | None:
@@ -45,16 +47,40 @@ class SageMaker:
     def _ping(self, request: Request) -> None:
         """200 when the model answers requests, else 502: what the container's own /ping says."""
         model = self._routes.models.get(self._default_model)
-        is_up = model is not None and model.latest() is not None
+        is_up = self._is_multi_model or (model is not None and model.latest() is not None)
         request.answer(Response(200 if is_up else HTTPStatus.BAD_GATEWAY, b""))
 
     def _invoke(self, request: Request) -> None:
-        self._inference.start(request, "sagemaker:invocations", self._decode, error_response)
+        self.invoke(request, None)
 
-    def _decode(self, request: Request) -> Prepared:
+    def invoke(self, request: Request, model: str | None, *, has_waited: bool = False) -> None:
+        """Runs a request to `model` (None: the one that it names itself, else the default): by its script where it has one."""
+        try:
+            attributes = parse_custom_attributes(request.head.field(b"x-amzn-sagemaker-custom-attributes"))
+            name = model or attributes.model_name or self._default_model
+            if not name:
+                raise InvalidArgument("Invocation request does not contain model name.")
+            servable = self._routes.ready(name)
+            if servable is None or attributes.model_version is not None:
+                servable = self._routes.find(name, attributes.model_version)
+        except PenstockError as error:
+            if isinstance(error, NotLoaded | NotYet) and not has_waited:
+                again = partial(self.invoke, request, model, has_waited=True)
+                self._inference.wait_for_model(request, error, again, partial(self._refuse, request))
+            else:
+                self._refuse(request, error)
+        else:
+            if servable.has_script:
+                self._inference.invoke(request, _API, servable, _invocation(request, attributes), error_response)
+            else:
+                self._inference.start(request, _API, partial(self._decode, name, attributes), error_response)
+
+    def _refuse(self, request: Request, error: PenstockError) -> None:
+        self._inference.refuse(request, _API, error_response, error)
+
+    def _decode(self, name: str, attributes: CustomAttributes, request: Request) -> Prepared:
         head = request.head
-        attributes = parse_custom_attributes(head.field(b"x-amzn-sagemaker-custom-attributes"))
-        target = Target(attributes.model_name or self._default_model, attributes.model_version, None)
+        target = Target(name, attributes.model_version, None)
         kind, parameters = media_type(head.content_type)
         accepted = negotiate(head.field(b"accept"))
         if kind in (_NPY_TYPE, _NPZ_TYPE, _OCTET_TYPE, _CSV_TYPE):
@@ -87,6 +113,21 @@ class SageMaker:
         else:
             inputs = _named(signature, decode_npz(request.body) if is_npz(request.body) else decode_npy(request.body))
         return servable, signature, inputs, TfsRest.rows
+
+
+def _invocation(request: Request, attributes: CustomAttributes) -> Invocation:
+    """What a script is called with: of model, version and method only what the request itself names (contract §3)."""
+    version = attributes.model_version
+    return Invocation(
+        request.body,
+        request.head.content_type or "",
+        request.head.field(b"accept") or "",
+        attributes.raw,
+        attributes.model_name,
+        None if version is None else str(version),
+        attributes.method if "tfs-method=" in attributes.raw else None,
+        request.id.decode("latin-1"),
+    )
 
 
 def _named(signature: Signature, found: Array | dict[str, Array]) -> tuple[Array, ...]:

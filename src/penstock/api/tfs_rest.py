@@ -15,7 +15,7 @@ from penstock.api.router import Handler
 from penstock.codec.json_encode import encode_error
 from penstock.codec.tfs_examples import decode_examples, encode_classification, encode_regression
 from penstock.codec.tfs_predict import decode_predict, encode_predict
-from penstock.errors import InvalidArgument, PenstockError
+from penstock.errors import InvalidArgument, PenstockError, ScriptFailed
 from penstock.savedmodel.metadata import signature_metadata
 from penstock.serving.call import Call
 from penstock.serving.routes import Routes, Servable
@@ -43,6 +43,8 @@ class Target:
 
 
 def error_response(error: PenstockError) -> Response:
+    if isinstance(error, ScriptFailed):
+        return Response(error.http_status, error.body)
     return Response(error.http_status, encode_error(error.message))
 
 

@@ -50,7 +50,7 @@ def cli() -> None:
 def serve_command(path: str | None, models: tuple[str, ...], name: str | None, config: str | None, **given: Any) -> None:
     """Serve the model at PATH: a SavedModel, a folder of versions, model.tar.gz, or a .keras or .h5 file."""
     options = build_options(given, config, os.environ)
-    with starting(options.log_format, options.op_library) as engine:
+    with starting(options.log_format, options.op_library, options.default_python) as engine:
         from penstock.cli.serve import serve
 
         serve(path, models, name, options, engine)
@@ -113,7 +113,7 @@ def sagemaker_serve(root: str, config: str | None, **given: Any) -> None:
     from penstock.cli.sagemaker import sagemaker_options
 
     options, settings = sagemaker_options(config, given, os.environ)
-    with starting(options.log_format, options.op_library) as engine:
+    with starting(options.log_format, options.op_library, options.default_python) as engine:
         from penstock.cli.serve import serve_sagemaker
 
         serve_sagemaker(root, options, settings, engine)

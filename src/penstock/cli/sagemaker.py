@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from penstock.cli.options import build_options
 from penstock.config import ServeOptions, available_cores
-from penstock.errors import UsageError
 from penstock.sagemaker_settings import SageMakerSettings
+
+#: Where AWS's container has the script that all models share.
+_SHARED_CODE = Path("/opt/ml/code")
+
+#: Where AWS's container has the script of all models of a multi-model endpoint.
+_UNIVERSAL_CODE = "/opt/ml/code"
 
 
 def sagemaker_options(
@@ -16,8 +22,6 @@ def sagemaker_options(
 ) -> tuple[ServeOptions, SageMakerSettings]:
     """Options for `given` flags over PENSTOCK_ variables over SAGEMAKER_ variables. Raises UsageError."""
     settings = SageMakerSettings.from_environ(environ, available_cores())
-    if settings.multi_model:
-        raise UsageError("SAGEMAKER_MULTI_MODEL is true, and this version serves single-model endpoints only")
     return build_options(given, config, environ, under=_as_options(settings)), settings
 
 
@@ -26,10 +30,19 @@ def _as_options(settings: SageMakerSettings) -> dict[str, Any]:
         "host": "0.0.0.0",
         "port": settings.bind_port,
         "versions": "all",
+        "instances": settings.instance_count,
+        "load_timeout_s": float(settings.wait_time_s),
+        "script_threads": settings.gunicorn_workers * settings.gunicorn_threads,
         "intra_op": settings.intra_op,
         "inter_op": settings.inter_op,
         "request_timeout_s": float(settings.request_timeout_s),
     }
+    if settings.multi_model:
+        values |= {"script": _UNIVERSAL_CODE, "load_retries": 0}
+    if (_SHARED_CODE / "inference.py").is_file():
+        values["script"] = str(_SHARED_CODE)
+    if settings.gpu_memory_fraction is not None:
+        values["gpu_memory_fraction"] = settings.gpu_memory_fraction
     if settings.enable_batching:
         values["max_batch_size"] = settings.max_batch_size
         values["batch_timeout_us"] = settings.batch_timeout_micros

@@ -15,7 +15,8 @@ class EngineOptions:
     """How an engine loads and runs a model.
 
     `intra_op` and `inter_op` are threads (0: the engine's own choice, inter_op 0: in the calling thread). `config` is a
-    serialized ConfigProto that these options are laid over. `op_libraries` are shared objects with custom ops.
+    serialized ConfigProto that these options are laid over. `op_libraries` are shared objects with custom ops. `gpu` are the
+    numbers of the GPUs it may see ("": all), `gpu_memory_fraction` what it may take of the memory of each (0: all).
     """
 
     tags: tuple[str, ...] = ("serve",)
@@ -23,6 +24,8 @@ class EngineOptions:
     inter_op: int = 0
     config: bytes = b""
     op_libraries: tuple[str, ...] = ()
+    gpu: str = ""
+    gpu_memory_fraction: float = 0.0
 
 
 class EngineModel(Protocol):

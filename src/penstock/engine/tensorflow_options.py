@@ -6,6 +6,7 @@ Of a field that occurs twice the last value counts, so that laying options over 
 from __future__ import annotations
 
 import os
+import struct
 
 from penstock.engine.base import EngineOptions
 
@@ -26,7 +27,18 @@ def config_proto(options: EngineOptions) -> bytes:
         chosen += _number(2, options.intra_op)
     if options.inter_op:
         chosen += _number(5, options.inter_op)
-    return defaults + options.config + chosen
+    return defaults + options.config + chosen + _gpu_options(options)
+
+
+def _gpu_options(options: EngineOptions) -> bytes:
+    """gpu_options is field 6; in it per_process_gpu_memory_fraction is 1, visible_device_list 5."""
+    content = b""
+    if options.gpu_memory_fraction:
+        content += b"\x09" + struct.pack("<d", options.gpu_memory_fraction)
+    if options.gpu:
+        devices = options.gpu.encode()
+        content += b"\x2a" + varint(len(devices)) + devices
+    return b"\x32" + varint(len(content)) + content if content else b""
 
 
 def _default_intra_op() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import selectors
@@ -57,6 +58,12 @@ class ControlLoop:
         if control.fileno() >= 0:
             self._selector.unregister(control)
             control.close()
+
+    def shut(self, control: FrameSocket) -> None:
+        """Tells the other side that no more will come; its own end is still heard."""
+        if control.fileno() >= 0:
+            with contextlib.suppress(OSError):
+                control.sock.shutdown(socket.SHUT_WR)
 
     def send(self, control: FrameSocket | None, message: msgspec.Struct, fds: Sequence[int] = ()) -> None:
         """Sends now or as soon as the socket takes it. A process that is gone is noticed by the end of its socket."""

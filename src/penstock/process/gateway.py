@@ -19,6 +19,7 @@ import uvloop
 from setproctitle import setproctitle
 
 from penstock.config import ServeOptions
+from penstock.errors import PenstockError, Unavailable
 from penstock.observe import log
 from penstock.observe.metrics import Collect, Collected, Metrics
 from penstock.process.arena import Arena, ArenaView
@@ -26,14 +27,21 @@ from penstock.process.channel import ChannelClosed, FrameSocket
 from penstock.process.link import HostLink, late
 from penstock.process.malloc import Malloc
 from penstock.process.messages import (
+    CallFor,
     CollectMetrics,
     Connect,
     Drain,
     GatewayReady,
+    Hung,
+    Idle,
     Labels,
+    LoadModel,
     MetricsCollected,
     MetricsReport,
+    Outcome,
     ServableState,
+    UnloadModel,
+    Used,
     decode_from_supervisor,
     encode,
     signature_of,
@@ -45,6 +53,10 @@ from penstock.wire.request import App
 _TICK_S = 0.05
 _TICKS_PER_SWEEP = 20
 _COLLECT_TIMEOUT_S = 2.0
+#: How much longer than any request may take a host may be silent before it is taken for hung.
+_SILENCE_S = 2.0
+#: Requests that may wait for the supervisor to load or unload something.
+_MAX_WISHES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +67,7 @@ class GatewayContext:
     routes: Routes
     metrics: Metrics
     collect: Collect
+    administration: Gateway
 
 
 MakeApp = Callable[[GatewayContext], tuple[App, bytes]]
@@ -76,9 +89,11 @@ class Gateway:
         self._links: set[HostLink] = set()
         self._questions: dict[int, Callable[[Collected], None]] = {}
         self._next_question = 0
+        self._wishes: dict[int, Callable[[PenstockError | None], None]] = {}
+        self._silence_s = options.request_timeout_s + _SILENCE_S
         self._routes = Routes()
         self._metrics = Metrics()
-        app, fields = make_app(GatewayContext(options, self._routes, self._metrics, self.collect))
+        app, fields = make_app(GatewayContext(options, self._routes, self._metrics, self.collect, self))
         limits = Limits(
             max_body_bytes=options.max_body_bytes,
             progress_timeout_s=options.read_timeout_s,
@@ -110,7 +125,18 @@ class Gateway:
             count += 1
             if count % _TICKS_PER_SWEEP == 0:
                 self._http.sweep()
+                self._report()
                 self._malloc.sweep()
+
+    def _report(self) -> None:
+        """Tells the supervisor which models were used, and which hosts hang."""
+        before_ns = time.monotonic_ns() - int(2 * _TICK_S * _TICKS_PER_SWEEP * 1e9)
+        used = [model.name for model in self._routes.models.values() if model.last_used_ns() > before_ns]
+        if used:
+            self._tell(encode(Used(used)))
+        for link in list(self._links):
+            if link.is_silent(self._silence_s):
+                self._tell(encode(Hung(link.host)))
 
     def _tell(self, frame: bytes) -> None:
         try:
@@ -143,6 +169,10 @@ class Gateway:
             answer = self._questions.pop(message.id, None)
             if answer is not None:
                 answer(Collected(message.figures, message.hosts))
+        elif isinstance(message, Outcome):
+            answer_wish = self._wishes.pop(message.id, None)
+            if answer_wish is not None:
+                answer_wish(message.error.error() if message.error is not None else None)
         elif isinstance(message, Drain):
             self._drain(message.limit_s)
 
@@ -154,10 +184,16 @@ class Gateway:
 
     def _update(self, message: ServableState) -> None:
         servable = self._servable(message.model, message.version)
-        servable.is_stateful = message.is_stateful
+        servable.is_stateful, servable.has_script, servable.url = message.is_stateful, message.has_script, message.url
         servable.signatures = {one.name: signature_of(one) for one in message.signatures}
         servable.batches = frozenset(message.batches)
-        servable.update(State(message.state), message.error.error() if message.error else None)
+        state = State(message.state)
+        servable.update(state, message.error.error() if message.error else None)
+        if state is State.UNLOADING:
+            for link in [link for link in self._links if link.servable is servable]:
+                link.end_when_idle()
+        elif state is State.END and message.error is None:
+            self._routes.remove(message.model, message.version)
 
     def _connect(self, message: Connect) -> None:
         fds = self._control.fds
@@ -173,9 +209,30 @@ class Gateway:
             max_rows=self._options.max_batch_size,
             max_load=self._options.max_queue,
             lost=self._links.discard,
+            drained=lambda link: self._tell(encode(Idle(self._index, link.host))),
         )
         self._links.add(link)
         servable.attach(link)
+
+    def load(self, model: str, url: str, answer: Callable[[PenstockError | None], None]) -> None:
+        """Has the model in the folder `url` served; answered when it is, or with why it is not."""
+        self._wish(lambda number: LoadModel(self._index, number, model, url), answer)
+
+    def unload(self, model: str, answer: Callable[[PenstockError | None], None]) -> None:
+        """Has a model taken out; answered when its memory is back."""
+        self._wish(lambda number: UnloadModel(self._index, number, model), answer)
+
+    def want(self, model: str, answer: Callable[[PenstockError | None], None]) -> None:
+        """Has a model loaded that is loaded only when it is asked for; answered when it answers requests."""
+        self._wish(lambda number: CallFor(self._index, number, model), answer)
+
+    def _wish(self, message: Callable[[int], msgspec.Struct], answer: Callable[[PenstockError | None], None]) -> None:
+        if len(self._wishes) >= _MAX_WISHES:
+            answer(Unavailable("Too many requests wait for models to be loaded or unloaded."))
+            return
+        self._next_question += 1
+        self._wishes[self._next_question] = answer
+        self._tell(encode(message(self._next_question)))
 
     def collect(self, answer: Callable[[Collected], None]) -> None:
         """Asks for the figures of all gateways; where they do not come in time, this gateway's own are the answer."""

@@ -29,8 +29,9 @@ log = get_logger("supervisor")
 class Gateways:
     """All gateways of a server.
 
-    `started` is called with each gateway that was forked, to be told everything; `changed` when one listens; `forget` in the
-    child after the fork; `failed` with the reason when one ends before it has ever listened.
+    `started` is called with each gateway that was forked, to be told everything; `ended` with the number of one that is gone;
+    `changed` when one listens; `heard` with what is not about gateways themselves; `forget` in the child after the fork; `failed`
+    with the reason when one ends before it has ever listened.
     """
 
     def __init__(
@@ -41,7 +42,9 @@ class Gateways:
         make_app: MakeApp,
         *,
         started: Callable[[GatewayProcess], None],
+        ended: Callable[[int], None],
         changed: Callable[[], None],
+        heard: Callable[[msgspec.Struct], None],
         forget: Callable[[], None],
         failed: Callable[[str], None],
         restarts: Callable[[], list[tuple[str, int, int]]],
@@ -50,7 +53,9 @@ class Gateways:
         self._options = options
         self._make_app = make_app
         self._started = started
+        self._ended_one = ended
         self._changed = changed
+        self._heard = heard
         self._forget_others = forget
         self._failed = failed
         self._restarts = restarts
@@ -121,6 +126,8 @@ class Gateways:
                 collection[gateway.index] = message.figures
                 if len(collection) == sum(1 for one in self.all if one.is_listening):
                     self._collected(message.asker, message.id)
+        else:
+            self._heard(message)
 
     def _collect(self, question: CollectMetrics) -> None:
         """Asks every gateway for its figures; of one that does not answer in time, the last that are known are taken."""
@@ -147,6 +154,7 @@ class Gateways:
 
     def _ended(self, gateway: GatewayProcess, status: int) -> None:
         gateway.is_listening, gateway.pid = False, 0
+        self._ended_one(gateway.index)
         if gateway.control is not None:
             self._loop.drop(gateway.control)
             gateway.control = None

@@ -1,24 +1,22 @@
 """A host: one servable in a process of its own, in a plain blocking loop. Receive all that waits, run, answer.
 
-Guarantees: every run that arrives gets one answer, unless the process ends; it ends by itself when the supervisor is gone,
-even in the middle of an engine call. Assumes that it was forked from the zygote, with the engine's libraries loaded.
+Guarantees: every request that arrives gets one answer, unless the process ends; it ends by itself when the supervisor is gone,
+even in the middle of an engine call. A script runs in threads beside the loop (`script_pool.py`), so that what it asks of its
+own model, and what others ask, is run meanwhile, in the same batches. Assumes that it was forked from the zygote, with the
+engine's libraries loaded.
 """
 
 from __future__ import annotations
 
-import os
 import selectors
-import signal
 import socket
-import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
-from setproctitle import setproctitle
+import numpy as np
 
-from penstock.engine.base import Engine, EngineModel, EngineOptions
+from penstock.engine.base import EngineModel
 from penstock.errors import DeadlineExceeded, Internal, PenstockError
 from penstock.observe import log
 from penstock.process.arena import Arena, ArenaView
@@ -26,9 +24,8 @@ from penstock.process.channel import ChannelClosed, FrameSocket
 from penstock.process.messages import (
     Answer,
     Connect,
-    HostSpec,
-    Loaded,
-    LoadFailed,
+    Invoke,
+    Invoked,
     Part,
     Run,
     ToGateway,
@@ -36,12 +33,13 @@ from penstock.process.messages import (
     decode_from_supervisor,
     decode_to_host,
     encode,
-    error_message,
-    signature_message,
 )
-from penstock.process.tensor_frames import pack, unpack
+from penstock.process.script_pool import Answered, InnerRun, ScriptPool
+from penstock.process.tensor_frames import UINT8_NUMBER, pack, unpack
+from penstock.script.script import ScriptError
 from penstock.serving.batch_policy import BatchPolicy, Waiting, cut
-from penstock.serving.batcher import WHOLE, Batcher, Outcome, Work, mixes_rows
+from penstock.serving.batcher import WHOLE, Batcher, Outcome, Work
+from penstock.serving.call import common_rows
 
 logger = log.get_logger("host")
 
@@ -57,24 +55,33 @@ class _Gateway:
 
 @dataclass(slots=True)
 class _Queued:
-    gateway: _Gateway
-    run: Run
+    """A run that waits, or the arrays of a script (`inner`)."""
+
     work: Work
     waiting: Waiting
+    deadline_ns: int
+    gateway: _Gateway | None = None
+    run: Run | None = None
+    inner: InnerRun | None = None
 
 
 class Host:
     """The loop of a host, over a loaded model."""
 
-    def __init__(self, model: EngineModel, spec: HostSpec, batches: list[str], control: FrameSocket) -> None:
+    def __init__(
+        self, model: EngineModel, policy: BatchPolicy, batches: list[str], control: FrameSocket, scripts: ScriptPool | None
+    ) -> None:
         self._model = model
         self._batcher = Batcher(model)
         self._batches = frozenset(batches)
-        self._policy = BatchPolicy(spec.max_batch_size, spec.batch_timeout_us * 1000)
+        self._policy = policy
         self._control = control
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ, None)
         self._queue: list[_Queued] = []
+        self._scripts = scripts
+        if scripts is not None:
+            self._selector.register(scripts.wake, selectors.EVENT_READ, scripts)
 
     def serve(self) -> None:
         """Runs until the supervisor closes the control socket."""
@@ -99,6 +106,9 @@ class Host:
                     self._connect()
                 except ChannelClosed:
                     return False
+                continue
+            if key.data is self._scripts:
+                self._hear_scripts()
                 continue
             gateway: _Gateway = key.data
             try:
@@ -128,6 +138,32 @@ class Host:
         gateway.frames.close()
         self._queue = [item for item in self._queue if item.gateway is not gateway]
 
+    def _hear_scripts(self) -> None:
+        """Takes in what the script's threads want run, and sends what they have answered."""
+        assert self._scripts is not None
+        now_ns = time.monotonic_ns()
+        for inner in self._scripts.take_runs():
+            rows = [common_rows(inner.inputs) if inner.signature.name in self._batches else WHOLE]
+            work = Work(inner.signature, None, list(inner.inputs), rows)
+            waiting = Waiting(self._key(inner.signature.name, None, work), max(1, work.total), now_ns)
+            self._queue.append(_Queued(work, waiting, inner.deadline_ns, inner=inner))
+        for answered in self._scripts.take_answers():
+            gateway = answered.origin
+            assert isinstance(gateway, _Gateway)
+            if gateway.frames.fileno() >= 0:
+                self._send(gateway, ToGateway([], answered.blocks, [self._invoked(gateway, answered)]))
+
+    @staticmethod
+    def _invoked(gateway: _Gateway, answered: Answered) -> Invoked:
+        error = answered.error
+        content = error.body if isinstance(error, ScriptError) else answered.body
+        try:
+            body = pack(np.frombuffer(content, np.uint8), gateway.ours)
+        except PenstockError as full:
+            error, body = full, WireTensor(UINT8_NUMBER, (0,), memoryview(b""))
+        code, message, status = (0, "", 0) if error is None else (int(error.code), error.message, error.http_status)
+        return Invoked(answered.id, body, answered.content_type, answered.started_ns, answered.infer_ns, code, message, status)
+
     def _take(self, gateway: _Gateway, frame: bytes) -> None:
         message = decode_to_host(frame)
         for block in message.released:
@@ -141,23 +177,40 @@ class Host:
                 self._answer_error(gateway, run, Internal(f"The request reached the model's process damaged: {error}"))
                 continue
             work = Work(signature, run.outputs, inputs, run.rows)
-            self._queue.append(_Queued(gateway, run, work, Waiting(self._key(run, work), max(1, work.total), now_ns)))
+            waiting = Waiting(self._key(run.signature, run.outputs, work), max(1, work.total), now_ns)
+            self._queue.append(_Queued(work, waiting, run.deadline_ns, gateway, run))
+        for invoke in message.invokes:
+            self._invoke(gateway, invoke)
 
-    def _key(self, run: Run, work: Work) -> tuple[object, ...] | None:
+    def _invoke(self, gateway: _Gateway, invoke: Invoke) -> None:
+        """Hands a request to the script's threads."""
+        blocks = [invoke.body.offset] if invoke.body.offset >= 0 else []
+        if self._scripts is None:
+            error = Internal("The model's process has no script.")
+            self._send(
+                gateway, ToGateway([], blocks, [self._invoked(gateway, Answered(gateway, invoke.id, blocks, error=error))])
+            )
+            return
+        body = unpack(invoke.body, gateway.theirs).tobytes()
+        self._scripts.submit(gateway, invoke, body, blocks)
+
+    def _key(self, name: str, outputs: tuple[str, ...] | None, work: Work) -> tuple[object, ...] | None:
         """What may be put together with others of the same key."""
-        name = run.signature
-        if run.rows[0] == WHOLE or name not in self._batches or name in self._batcher.unbatchable:
+        if work.rows[0] == WHOLE or name not in self._batches or name in self._batcher.unbatchable:
             return None
-        return (name, run.outputs, *[array.shape[1:] for array in work.inputs])
+        return (name, outputs, *[array.shape[1:] for array in work.inputs])
 
     def _run(self, items: list[_Queued]) -> None:
         """One engine call for `items`, then their answers, a frame for each gateway."""
         started_ns = time.monotonic_ns()
-        alive = [item for item in items if item.run.deadline_ns > started_ns]
+        alive = [item for item in items if item.deadline_ns > started_ns]
         for item in items:
-            if item.run.deadline_ns <= started_ns:
+            if item.deadline_ns <= started_ns:
                 late = DeadlineExceeded("The request waited for the model until its time was over.")
-                self._answer_error(item.gateway, item.run, late)
+                if item.inner is not None:
+                    item.inner.end(Outcome(1, error=late))
+                elif item.gateway is not None and item.run is not None:
+                    self._answer_error(item.gateway, item.run, late)
         if not alive:
             return
         outcomes = self._batcher.run([item.work for item in alive])
@@ -165,16 +218,15 @@ class Host:
         rows = sum(item.waiting.rows for item in alive)
         frames: dict[_Gateway, ToGateway] = {}
         for item, parts in zip(alive, outcomes, strict=True):
-            frame = frames.setdefault(item.gateway, ToGateway([], []))
-            frame.answers.append(self._answer(item, parts, started_ns, infer_ns, rows))
-            frame.released += _blocks(item.run)
+            if item.inner is not None:
+                item.inner.infer_ns = infer_ns
+                item.inner.end(parts[0])
+            elif item.gateway is not None and item.run is not None:
+                frame = frames.setdefault(item.gateway, ToGateway([], []))
+                frame.answers.append(_answer(item.gateway, item.run, item.work, parts, (started_ns, infer_ns, rows)))
+                frame.released += _blocks(item.run)
         for gateway, frame in frames.items():
             self._send(gateway, frame)
-
-    def _answer(self, item: _Queued, outcomes: list[Outcome], started_ns: int, infer_ns: int, rows: int) -> Answer:
-        names = item.run.outputs or tuple(item.work.signature.outputs)
-        parts = [_part(outcome, names, item.gateway.ours) for outcome in outcomes]
-        return Answer(item.run.id, names, parts, started_ns, infer_ns, rows)
 
     def _answer_error(self, gateway: _Gateway, run: Run, error: PenstockError) -> None:
         part = Part(len(run.rows), [], int(error.code), error.message)
@@ -200,6 +252,11 @@ class Host:
             self._selector.modify(gateway.frames, events, gateway)
 
 
+def _answer(gateway: _Gateway, run: Run, work: Work, outcomes: list[Outcome], figures: tuple[int, int, int]) -> Answer:
+    names = run.outputs or tuple(work.signature.outputs)
+    return Answer(run.id, names, [_part(outcome, names, gateway.ours) for outcome in outcomes], *figures)
+
+
 def _blocks(run: Run) -> list[int]:
     return [tensor.offset for tensor in run.inputs if tensor.offset >= 0]
 
@@ -217,39 +274,3 @@ def _part(outcome: Outcome, names: tuple[str, ...], arena: Arena) -> Part:
             for tensor in tensors:
                 arena.release(tensor.offset)
     return Part(outcome.requests, [], int(error.code), error.message)
-
-
-def _end_with_supervisor(lifeline: int) -> None:
-    """Ends the process when the supervisor's end of the pipe is closed, whatever else is going on here."""
-
-    def wait() -> None:
-        os.read(lifeline, 1)
-        os._exit(0)
-
-    threading.Thread(target=wait, daemon=True, name="lifeline").start()
-
-
-def run_host(engine: Engine, spec: HostSpec, control: socket.socket, lifeline: int) -> None:
-    """The life of a host after the fork: load, say what was loaded, serve."""
-    setproctitle(f"penstock: host {spec.model}/{spec.version}" + (f" #{spec.instance}" if spec.instance else ""))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _end_with_supervisor(lifeline)
-    frames = FrameSocket(control)
-    started = time.monotonic()
-    options = EngineOptions(tags=spec.tags, intra_op=spec.intra_op, inter_op=spec.inter_op, config=spec.config)
-    try:
-        model = engine.load(Path(spec.path), options)
-    except PenstockError as error:
-        frames.send(encode(LoadFailed(error_message(error))))
-        return
-    batches = [] if spec.is_stateful else _batches(model)
-    signatures = [signature_message(signature) for signature in model.signatures.values()]
-    host = Host(model, spec, batches, frames)
-    frames.send(encode(Loaded(signatures, batches, time.monotonic() - started)))
-    host.serve()
-
-
-def _batches(model: EngineModel) -> list[str]:
-    """The signatures whose rows may be put together; trying them out warms the model up as well."""
-    return [name for name, signature in model.signatures.items() if signature.takes_batches and not mixes_rows(model, signature)]

@@ -1,4 +1,8 @@
-"""The supervisor's side of the hosts: has them forked by the zygote, follows each version's state, restarts what ended."""
+"""The supervisor's side of the hosts: has them forked by zygotes, follows each version's hosts, restarts what ended.
+
+Guarantees: a version that is unloaded has finished its requests, within a bound, and its processes have ended before that is
+reported; a load that takes too long, and a host that says nothing while it should, are ended by force.
+"""
 
 from __future__ import annotations
 
@@ -6,190 +10,303 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
 from penstock.config import ServeOptions
-from penstock.errors import Internal
+from penstock.errors import DeadlineExceeded, FailedPrecondition, Internal, PenstockError
+from penstock.models.machine_memory import unique_bytes
+from penstock.models.version import Version
 from penstock.observe.log import get_logger
 from penstock.process.channel import FrameSocket, frame_pair
 from penstock.process.control_loop import ControlLoop
-from penstock.process.messages import Exited, Forked, HostSpec, Loaded, LoadFailed, ZygoteReady, error_message
+from penstock.process.host_specs import HostSpecs
+from penstock.process.messages import Loaded, LoadFailed, Unpacked, UnpackSpec, signature_of
 from penstock.process.restart import MAX_FAILED_STARTS, restart_delay
-from penstock.process.supervised import HostProcess, ServedVersion
-from penstock.process.zygote_process import Lifeline, ZygoteProcess, ending, start_zygote
+from penstock.process.supervised import HostProcess
+from penstock.process.zygote_process import Lifeline, ZygoteProcess
+from penstock.process.zygotes import Zygotes
 from penstock.serving.routes import State
 
 _END_S = 2.0
+#: From when a host was told to end until it is ended by force.
+_KILL_AFTER_S = 2.0
+#: Hosts whose memory is looked at in one go: a look costs some microseconds.
+_LOOKS_AT_ONCE = 100
 log = get_logger("supervisor")
 
 
-class Hosts:
-    """The zygote and all hosts of a server.
+class Reports(Protocol):
+    """Whoever is told what becomes of hosts."""
 
-    `changed` is called with a version whose state is new, `loaded` with a host that answers, `failed` with the reason when the
-    engine cannot be loaded at all.
-    """
+    def version_loaded(self, version: Version) -> None: ...
+
+    def version_failed(self, version: Version, error: PenstockError) -> None: ...
+
+    def version_unloaded(self, version: Version) -> None: ...
+
+    def version_measured(self, version: Version, used_bytes: int) -> None:
+        """What all its hosts hold of memory that nobody else does."""
+        ...
+
+    def archive_unpacked(self, model: str, archive: Path, versions: dict[int, Path], root: Path) -> None: ...
+
+    def archive_refused(self, model: str, error: PenstockError) -> None: ...
+
+    def host_answers(self, host: HostProcess) -> None: ...
+
+    def engine_missing(self, reason: str) -> None:
+        """No host can ever be started."""
+        ...
+
+
+class Hosts:
+    """The zygotes and all hosts of a server. Timers know hosts by their numbers: a timer may outlive thousands of hosts."""
 
     def __init__(
         self,
         loop: ControlLoop,
         options: ServeOptions,
-        session_config: bytes,
+        specs: HostSpecs,
         lifeline: Lifeline,
         zygote: ZygoteProcess,
-        *,
-        changed: Callable[[ServedVersion], None],
-        loaded: Callable[[HostProcess], None],
-        failed: Callable[[str], None],
+        reports: Reports,
+        gateways: Callable[[], Iterable[int]],
     ) -> None:
         self._loop = loop
         self._options = options
-        self._session_config = session_config
-        self._lifeline = lifeline
-        self._changed = changed
-        self._loaded = loaded
-        self._failed = failed
+        self._specs = specs
+        self._reports = reports
+        self._gateways = gateways
         self._is_ending = False
         self._ids = itertools.count(1)
         self._hosts: dict[int, HostProcess] = {}
-        self._waiting: list[HostProcess] = []
-        self._zygote_ends: list[float] = []
-        self._zygote = zygote
-        self._watch_zygote()
+        self._jobs: set[FrameSocket] = set()
+        self._zygotes = Zygotes(loop, options, lifeline, zygote, forked=self._forked, missing=self._engine_missing)
+        self._next_look = 0
+
+    # What the manager has done
+
+    def load(self, version: Version) -> None:
+        """Starts the hosts of a version."""
+        for instance in range(self._options.instances):
+            self._start(version, instance)
+
+    def unload(self, version: Version) -> None:
+        """Ends the hosts of a version, each when no gateway has requests in it any more."""
+        hosts = self._hosts_of(version)
+        if not hosts:
+            self._reports.version_unloaded(version)
+        for host in hosts:
+            if not host.is_loaded:
+                self._end(host)
+                continue
+            host.is_ending = True
+            host.busy = set(self._gateways())
+            self._loop.after(self._options.drain_s, partial(self._end_late, host.id))
+            if not host.busy:
+                self._end(host)
+
+    def idle(self, host_id: int, gateway: int) -> None:
+        """A gateway has nothing under way in a host that is to end, or is gone itself."""
+        host = self._hosts.get(host_id)
+        if host is not None and host.is_ending:
+            host.busy.discard(gateway)
+            if not host.busy:
+                self._end(host)
+
+    def gateway_ended(self, gateway: int) -> None:
+        for host in list(self._hosts.values()):
+            self.idle(host.id, gateway)
+
+    def unpack(self, model: str, archive: Path) -> None:
+        """Has an archive unpacked, in a process of its own."""
+        ours, theirs = frame_pair()
+        control = FrameSocket(ours)
+        self._jobs.add(control)
+        is_answered = False
+
+        def obey(message: msgspec.Struct) -> None:
+            nonlocal is_answered
+            if isinstance(message, Unpacked) and not is_answered:
+                is_answered = True
+                if message.error is not None:
+                    self._reports.archive_refused(model, message.error.error())
+                else:
+                    versions = {version: Path(path) for version, path in message.versions.items()}
+                    self._reports.archive_unpacked(model, archive, versions, Path(message.root))
+
+        def lost() -> None:
+            nonlocal is_answered
+            self._jobs.discard(control)
+            if not is_answered and not self._is_ending:
+                is_answered = True
+                self._reports.archive_refused(
+                    model, Internal(f"The process that unpacks {archive.name} ended before it was done.")
+                )
+
+        def give_up() -> None:
+            self._loop.drop(control)
+            lost()
+
+        self._loop.listen(control, obey, lost)
+        self._loop.after(self._options.load_timeout_s, give_up)
+        self._zygotes.spawn("", UnpackSpec(next(self._ids), model, str(archive)), theirs)
+
+    def hung(self, host_id: int) -> None:
+        """A host has said nothing for longer than any request may take."""
+        host = self._hosts.get(host_id)
+        if host is not None and host.pid and not host.is_ending:
+            log.error("the process of %s (pid %d) hangs: it is ended", host.version.title, host.pid)
+            _kill(host.pid)
+
+    def restart(self, title: str) -> None:
+        """Ends the hosts of a version that has grown too large; they are started again."""
+        for host in self._hosts.values():
+            if host.version.title == title and host.is_loaded and not host.is_ending:
+                log.error("%s has grown to %d MB: its process is started anew", title, host.own_bytes >> 20)
+                _kill(host.pid)
 
     @property
     def answering(self) -> Sequence[HostProcess]:
         """The hosts whose models are loaded."""
-        return [host for host in self._hosts.values() if host.is_loaded]
+        return [host for host in self._hosts.values() if host.is_loaded and not host.is_ending]
 
-    def start(self, served: ServedVersion) -> None:
-        """Starts a host for a version."""
-        if self._is_ending:
+    def look_at_memory(self) -> None:
+        """Measures some of the hosts, all of them in turn."""
+        hosts = [host for host in self._hosts.values() if host.is_loaded]
+        for place in range(min(_LOOKS_AT_ONCE, len(hosts))):
+            host = hosts[(self._next_look + place) % len(hosts)]
+            host.own_bytes = max(0, anonymous_bytes(host.pid) - host.shared_bytes)
+            self._report_memory(host.version)
+        self._next_look += _LOOKS_AT_ONCE
+
+    def _report_memory(self, version: Version) -> None:
+        self._reports.version_measured(version, sum(host.own_bytes for host in self._hosts_of(version)))
+
+    def _hosts_of(self, version: Version) -> list[HostProcess]:
+        return [host for host in self._hosts.values() if host.version is version]
+
+    # The life of a host
+
+    def _start(self, version: Version, instance: int) -> None:
+        if self._is_ending or version.state not in (State.LOADING, State.AVAILABLE):
             return
-        if served.state is not State.AVAILABLE:
-            self._set_state(served, State.LOADING)
         ours, theirs = frame_pair()
-        host = HostProcess(next(self._ids), served, FrameSocket(ours), theirs)
+        host = HostProcess(next(self._ids), version, instance, FrameSocket(ours))
         self._hosts[host.id] = host
         self._loop.listen(host.control, lambda message: self._obey(host, message), lambda: self._lost(host))
-        if self._zygote.is_ready:
-            self._spawn(host)
-        else:
-            self._waiting.append(host)
+        self._loop.after(self._options.load_timeout_s, partial(self._give_up_loading, host.id))
+        self._zygotes.spawn(self._options.python_of(version.model), self._specs.spec(host.id, version, instance), theirs)
 
-    def _spawn(self, host: HostProcess) -> None:
-        served, options = host.served, self._options
-        spec = HostSpec(
-            host.id,
-            served.model,
-            served.version,
-            str(served.path),
-            served.is_stateful,
-            tuple(options.tags.split(",")),
-            options.intra_op,
-            options.inter_op,
-            self._session_config,
-            options.max_batch_size,
-            options.batch_timeout_us,
-        )
-        self._loop.send(self._zygote.control, spec, [host.their_end.fileno()])
-        host.their_end.close()
+    def _forked(self, host_id: int, pid: int) -> None:
+        host = self._hosts.get(host_id)
+        if host is not None:
+            host.pid = pid
+            if host.is_ending:
+                _kill(pid)
+
+    def _engine_missing(self, python: str, reason: str) -> None:
+        """The zygote of an interpreter cannot start: nor can the models that are to run in it."""
+        if not python:
+            self._reports.engine_missing(reason)
+            return
+        error = FailedPrecondition(f"{python}: {reason}")
+        for version in {host.version for host in self._hosts.values() if self._options.python_of(host.version.model) == python}:
+            self._fail(version, error)
 
     def _obey(self, host: HostProcess, message: msgspec.Struct) -> None:
-        served = host.served
+        version = host.version
         if isinstance(message, Loaded):
+            if host.is_ending:
+                return
             host.is_loaded = True
-            served.failed_starts = 0
-            served.signatures, served.batches, served.load_s = message.signatures, message.batches, message.load_s
-            served.error = None
-            self._set_state(served, State.AVAILABLE)
-            self._loaded(host)
+            host.own_bytes = unique_bytes(host.pid)
+            host.shared_bytes = max(0, anonymous_bytes(host.pid) - host.own_bytes)
+            version.failed_starts = 0
+            version.signatures = {one.name: signature_of(one) for one in message.signatures}
+            version.batches, version.load_s = message.batches, message.load_s
+            version.is_stateful, version.has_script = message.is_stateful, message.has_script
+            self._report_memory(version)
+            self._reports.host_answers(host)
+            self._reports.version_loaded(version)
         elif isinstance(message, LoadFailed):
-            served.error = message.error
-            self._set_state(served, State.END)
+            self._fail(version, message.error.error())
+
+    def _give_up_loading(self, host_id: int) -> None:
+        host = self._hosts.get(host_id)
+        if host is not None and not host.is_loaded:
+            limit_s = self._options.load_timeout_s
+            self._fail(host.version, DeadlineExceeded(f"it was not loaded within {limit_s:g} s"))
+
+    def _fail(self, version: Version, error: PenstockError) -> None:
+        """A version cannot be loaded: its hosts end, and are not started again."""
+        for host in self._hosts_of(version):
+            self._end(host)
+        self._reports.version_failed(version, error)
+
+    def _end(self, host: HostProcess) -> None:
+        """Tells a host to end, and sees to it."""
+        if host.id not in self._hosts:
+            return
+        host.is_ending = True
+        self._loop.shut(host.control)
+        if not host.is_loaded and host.pid:
+            _kill(host.pid)
+        self._loop.after(_KILL_AFTER_S, lambda: self._kill_late(host))
+
+    def _end_late(self, host_id: int) -> None:
+        host = self._hosts.get(host_id)
+        if host is not None:
+            self._end(host)
+
+    def _kill_late(self, host: HostProcess) -> None:
+        if host.id in self._hosts and host.pid:
+            _kill(host.pid)
 
     def _lost(self, host: HostProcess) -> None:
-        """A host has ended: the next one, unless its model cannot be loaded."""
+        """A host has ended: the next one, unless its version is over."""
         del self._hosts[host.id]
-        host.their_end.close()
-        served = host.served
-        if self._is_ending or served.state is State.END:
-            return
-        now = time.monotonic()
-        served.ends = [*served.ends[-9:], now]
-        if not host.is_loaded:
-            served.failed_starts += 1
-            if served.failed_starts >= MAX_FAILED_STARTS:
-                reason = f"it is given up: its process ended {served.failed_starts} times as it started"
-                served.error = error_message(Internal(reason))
-                self._set_state(served, State.END)
-                return
-        served.restarts += 1
-        delay = restart_delay(served.ends, now)
-        log.error("the process of %s ended; it is started again in %g s", served.title, delay)
-        self._loop.after(delay, lambda: self.start(served))
-
-    def _set_state(self, served: ServedVersion, state: State) -> None:
-        served.state = state
-        self._changed(served)
-
-    def _watch_zygote(self) -> None:
-        zygote = self._zygote
-        self._loop.listen(zygote.control, self._obey_zygote, lambda: self._zygote_lost(zygote))
-
-    def _obey_zygote(self, message: msgspec.Struct) -> None:
-        if isinstance(message, ZygoteReady):
-            if message.error is not None:
-                self._failed(message.error.message)
-                return
-            self._zygote.is_ready = True
-            waiting, self._waiting = self._waiting, []
-            for host in waiting:
-                self._spawn(host)
-        elif isinstance(message, Forked):
-            if message.host in self._hosts:
-                self._hosts[message.host].pid = message.pid
-        elif isinstance(message, Exited) and message.status and not self._is_ending:
-            log.error("a model's process (pid %d) %s", message.pid, ending(os.waitstatus_to_exitcode(message.status)))
-
-    def _zygote_lost(self, zygote: ZygoteProcess) -> None:
-        """The zygote is gone: its hosts live on, the next ones wait for a new zygote."""
-        how = ending(zygote.process.wait())
+        version = host.version
         if self._is_ending:
             return
-        if not zygote.is_ready and not self._zygote_ends:
-            self._failed(f"the process that loads TensorFlow {how}")
+        if host.is_ending or version.state not in (State.LOADING, State.AVAILABLE):
+            if version.state is State.UNLOADING and not self._hosts_of(version):
+                self._reports.version_unloaded(version)
             return
-        zygote.is_ready = False
         now = time.monotonic()
-        self._zygote_ends = [*self._zygote_ends[-9:], now]
-        delay = restart_delay(self._zygote_ends, now)
-        log.error("the zygote %s; it is started again in %g s", how, delay)
-        self._loop.after(delay, self._restart_zygote)
+        version.ends = [*version.ends[-9:], now]
+        if not host.is_loaded:
+            version.failed_starts += 1
+            if version.failed_starts >= MAX_FAILED_STARTS:
+                reason = f"it is given up: its process ended {version.failed_starts} times as it started"
+                self._fail(version, Internal(reason))
+                return
+        version.restarts += 1
+        delay = restart_delay(version.ends, now)
+        log.error("the process of %s ended; it is started again in %g s", version.title, delay)
+        self._loop.after(delay, lambda: self._start(version, host.instance))
 
-    def _restart_zygote(self) -> None:
-        if not self._is_ending:
-            self._zygote = start_zygote(self._lifeline, self._options.log_format, self._options.op_library)
-            self._watch_zygote()
+    # The end
 
     def forget(self) -> None:
         """After a fork, in the child: closes what only the supervisor may hold."""
-        self._lifeline.close()
-        self._zygote.control.close()
+        self._zygotes.forget()
         for host in self._hosts.values():
             host.control.close()
-            host.their_end.close()
+        for control in self._jobs:
+            control.close()
 
     def end(self) -> None:
         """Ends all: hosts when the lifeline is cut, the zygote with its socket; waits until they have, within a bound."""
         self._is_ending = True
-        self._lifeline.close()
         for host in self._hosts.values():
             host.control.close()
-        self._zygote.end(_END_S)
+        self._zygotes.end()
         until = time.monotonic() + _END_S
         pids = [host.pid for host in self._hosts.values() if host.pid]
         while pids and time.monotonic() < until:
@@ -197,7 +314,24 @@ class Hosts:
             if pids:
                 time.sleep(0.005)
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+            _kill(pid)
+
+
+def anonymous_bytes(pid: int) -> int:
+    """What a process has of anonymous memory by its counters: cheap, and includes what it shares. 0 when it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    return sum(int(fields[name].split()[0]) << 10 for name in ("RssAnon", "VmSwap") if name in fields)
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
 
 
 def _is_alive(pid: int) -> bool:

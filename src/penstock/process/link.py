@@ -8,17 +8,18 @@ with its own rows, by an answer, by the deadline, or by the end of the host.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
 
-from penstock.errors import DeadlineExceeded, Internal, PenstockError, Unavailable, from_code
+from penstock.errors import DeadlineExceeded, Internal, PenstockError, ScriptFailed, Unavailable, from_code
 from penstock.process.arena import Arena, ArenaView
 from penstock.process.channel import ChannelClosed, FrameSocket
-from penstock.process.messages import Answer, Part, Run, ToHost, WireTensor, decode_to_gateway, encode
+from penstock.process.messages import Answer, Invoke, Invoked, Part, Run, ToHost, WireTensor, decode_to_gateway, encode
 from penstock.process.tensor_frames import INLINE_BYTES, pack, unpack
-from penstock.serving.call import WHOLE, Call
+from penstock.serving.call import WHOLE, Call, ScriptCall
 from penstock.serving.routes import Servable
 from penstock.tensors import Array
 
@@ -38,12 +39,18 @@ class _Group:
 
 
 class HostLink:
-    """Sends calls to a host and ends them with what comes back. `load` is the number of calls under way."""
+    """Sends calls to a host and ends them with what comes back. `load` is the number of calls under way.
+
+    `drained` is called when a host that is to end has none left, `lost` when it is gone.
+    """
 
     __slots__ = (
         "_arena",
+        "_drained",
         "_frames",
         "_groups",
+        "_heard",
+        "_invoked",
         "_loop",
         "_lost",
         "_max_load",
@@ -53,6 +60,7 @@ class HostLink:
         "_released",
         "_theirs",
         "host",
+        "is_ending",
         "load",
         "servable",
     )
@@ -68,6 +76,7 @@ class HostLink:
         max_rows: int,
         max_load: int,
         lost: Callable[[HostLink], None],
+        drained: Callable[[HostLink], None],
     ) -> None:
         self._loop = loop
         self.servable = servable
@@ -77,6 +86,10 @@ class HostLink:
         self._max_rows = max_rows
         self._max_load = max_load
         self._lost = lost
+        self._drained = drained
+        self.is_ending = False
+        self._heard = time.monotonic()
+        self._invoked: dict[int, tuple[ScriptCall, list[int]]] = {}
         self._pending: dict[object, list[Call]] = {}
         self._groups: dict[int, _Group] = {}
         self._released: list[int] = []
@@ -88,6 +101,8 @@ class HostLink:
         """Takes a call for the frame of this tick. Raises Unavailable when as many as allowed are under way."""
         if self.load >= self._max_load:
             raise Unavailable(f"The queue of model {self.servable.model} is full: {self.load} requests wait for it already.")
+        if not self.load:
+            self._heard = time.monotonic()
         self.load += 1
         if not self._pending:
             self._loop.call_soon(self._flush)
@@ -108,13 +123,36 @@ class HostLink:
         """The end of the tick: what was submitted leaves as one frame."""
         pending, self._pending = self._pending, {}
         runs: list[Run] = []
+        invokes: list[Invoke] = []
         for calls in pending.values():
             for part in self._cut(calls):
+                first = part[0]
                 try:
-                    runs.append(self._run(part))
+                    if isinstance(first, ScriptCall):
+                        invokes.append(self._invoke(first))
+                    else:
+                        runs.append(self._run(part))
                 except PenstockError as error:
                     self._end(part, error)
-        self._send(runs)
+        self._send(runs, invokes)
+
+    def _invoke(self, call: ScriptCall) -> Invoke:
+        one = call.invocation
+        body = pack(np.frombuffer(one.body, np.uint8), self._arena)
+        self._next_id += 1
+        self._invoked[self._next_id] = call, [body.offset] if body.offset >= 0 else []
+        return Invoke(
+            self._next_id,
+            body,
+            one.content_type,
+            one.accept,
+            one.attributes,
+            one.model_name,
+            one.model_version,
+            one.method,
+            one.request_id,
+            call.deadline_ns,
+        )
 
     def _cut(self, calls: list[Call]) -> list[list[Call]]:
         """`calls` in parts that do not exceed the largest batch."""
@@ -157,12 +195,12 @@ class HostLink:
             tensors,
         )
 
-    def _send(self, runs: list[Run]) -> None:
+    def _send(self, runs: list[Run], invokes: list[Invoke]) -> None:
         released, self._released = self._released, []
-        if not runs and not released:
+        if not runs and not released and not invokes:
             return
         try:
-            self._frames.send(encode(ToHost(runs, released)))
+            self._frames.send(encode(ToHost(runs, released, invokes)))
         except ChannelClosed:
             self.close()
             return
@@ -181,16 +219,21 @@ class HostLink:
     def _readable(self) -> None:
         try:
             frames = self._frames.receive()
+            self._heard = time.monotonic()
             for frame in frames:
                 message = decode_to_gateway(frame)
                 self._release(message.released)
                 for answer in message.answers:
                     self._answered(answer)
+                for invoked in message.invoked:
+                    self._replied(invoked)
         except (ChannelClosed, msgspec.MsgspecError):
             self.close()
             return
         if self._released and not self._pending:
-            self._send([])
+            self._send([], [])
+        if self.is_ending and not self.load:
+            self._drained(self)
 
     def _release(self, blocks: Sequence[int]) -> None:
         for block in blocks:
@@ -213,6 +256,22 @@ class HostLink:
             self._end_part(concerned, answer.names, part)
         for call in calls[at:]:
             call.fail(Internal("The model's process gave no outcome for the request."))
+
+    def _replied(self, invoked: Invoked) -> None:
+        call, _ = self._invoked.pop(invoked.id, (None, []))
+        if call is None:
+            return
+        self.load -= 1
+        call.started_ns, call.infer_ns, call.batch_rows = invoked.started_ns, invoked.infer_ns, 1
+        if invoked.body.offset >= 0:
+            self._released.append(invoked.body.offset)
+        try:
+            if invoked.code:
+                body = unpack(invoked.body, self._theirs).tobytes()
+                raise ScriptFailed(invoked.message, invoked.status, body) if body else from_code(invoked.code, invoked.message)
+            call.replied(unpack(invoked.body, self._theirs).tobytes(), invoked.content_type)
+        except PenstockError as error:
+            call.fail(error)
 
     def _end_part(self, calls: list[Call], names: Sequence[str], part: Part) -> None:
         blocks = [tensor.offset for tensor in part.outputs if tensor.offset >= 0]
@@ -268,6 +327,19 @@ class HostLink:
             for call in group.calls:
                 if call.deadline_ns <= now_ns and not call.is_finished:
                     call.fail(late(call))
+        for call, _ in self._invoked.values():
+            if call.deadline_ns <= now_ns and not call.is_finished:
+                call.fail(late(call))
+
+    def end_when_idle(self) -> None:
+        """The host is to end: `drained` is called when no request is in it any more."""
+        self.is_ending = True
+        if not self.load:
+            self._drained(self)
+
+    def is_silent(self, limit_s: float) -> bool:
+        """Whether requests are in the host and it has said nothing for so long."""
+        return self.load > 0 and time.monotonic() - self._heard > limit_s
 
     def close(self) -> None:
         """The host is gone, or has to go: what has no answer is given back to the servable."""
@@ -278,8 +350,10 @@ class HostLink:
         self._loop.remove_writer(fd)
         self._frames.close()
         unanswered = [call for group in self._groups.values() for call in group.calls]
+        unanswered += [call for call, _ in self._invoked.values()]
         unanswered += [call for calls in self._pending.values() for call in calls]
         self._groups.clear()
+        self._invoked.clear()
         self._pending = {}
         self._lost(self)
         self.servable.detach(self, [call for call in unanswered if not call.is_finished])

@@ -1,7 +1,8 @@
 """What our processes say to each other. Every message is a MessagePack array, decoded against its type.
 
 Three conversations: gateway and host (`ToHost`, `ToGateway`: the data path), supervisor and gateway, supervisor and host
-(by way of the zygote when it starts). Descriptors that belong to a message travel beside it, in the order named here.
+(by way of the zygote when it starts). Times are on the monotonic clock that all processes share. Descriptors that belong to
+a message travel beside it, in the order named here.
 """
 
 from __future__ import annotations
@@ -42,11 +43,40 @@ class Run(msgspec.Struct, array_like=True, gc=False):
     inputs: list[WireTensor]
 
 
+class Invoke(msgspec.Struct, array_like=True, gc=False):
+    """A request for the model's script. `body` is a tensor of bytes; texts are those of the request's header lines."""
+
+    id: int
+    body: WireTensor
+    content_type: str
+    accept: str
+    attributes: str
+    model_name: str | None
+    model_version: str | None
+    method: str | None
+    request_id: str
+    deadline_ns: int
+
+
+class Invoked(msgspec.Struct, array_like=True, gc=False):
+    """The answer of a script, or an error: code not 0, with its HTTP status and, from a script itself, the body to send."""
+
+    id: int
+    body: WireTensor
+    content_type: str
+    started_ns: int
+    infer_ns: int
+    code: int = 0
+    message: str = ""
+    status: int = 0
+
+
 class ToHost(msgspec.Struct, array_like=True, gc=False):
     """A tick of a gateway; `released` are blocks of the host's arena that it has read."""
 
     runs: list[Run]
     released: list[int]
+    invokes: list[Invoke] = []
 
 
 class Part(msgspec.Struct, array_like=True, gc=False):
@@ -74,6 +104,7 @@ class ToGateway(msgspec.Struct, array_like=True, gc=False):
 
     answers: list[Answer]
     released: list[int]
+    invoked: list[Invoked] = []
 
 
 class SpecMessage(msgspec.Struct, array_like=True):
@@ -135,21 +166,59 @@ def error_message(error: PenstockError) -> ErrorMessage:
     return ErrorMessage(int(error.code), error.message)
 
 
+class ScriptSpec(msgspec.Struct, array_like=True):
+    """Where a model's script may be, and what it is told of the server. `folders` are `code` folders, the first with a script
+    counts; `universal` is the one that all models share."""
+
+    folders: list[str]
+    universal: str | None
+    cache: str
+    rest_url: str
+    grpc_port: int
+    timeout_s: float
+    threads: int
+    reloads: bool
+
+
 class HostSpec(msgspec.Struct, array_like=True, tag="spawn"):
-    """Supervisor to zygote: fork a host. Descriptors: its control socket."""
+    """Supervisor to zygote: fork a host. Descriptors: its control socket.
+
+    `memory_bytes` bounds what it may allocate (0: nothing does), `cores` are those it is pinned to (none: all).
+    """
 
     host: int
     model: str
     version: int
     path: str
-    is_stateful: bool
     tags: tuple[str, ...]
     intra_op: int
     inter_op: int
     config: bytes
     max_batch_size: int
     batch_timeout_us: int
-    instance: int = 0
+    instance: int
+    memory_bytes: int
+    cores: list[int]
+    gpu: str
+    gpu_memory_fraction: float
+    warms_up: bool
+    script: ScriptSpec
+
+
+class UnpackSpec(msgspec.Struct, array_like=True, tag="unpack"):
+    """Supervisor to zygote: fork a process that unpacks `archive` for `model`. Descriptors: its control socket."""
+
+    job: int
+    model: str
+    archive: str
+
+
+class Unpacked(msgspec.Struct, array_like=True, tag="unpacked"):
+    """That process to the supervisor: the model's versions, or why there are none."""
+
+    versions: dict[int, str]
+    root: str
+    error: ErrorMessage | None
 
 
 class Exited(msgspec.Struct, array_like=True, tag="exited"):
@@ -180,6 +249,8 @@ class Loaded(msgspec.Struct, array_like=True, tag="loaded"):
     signatures: list[SignatureMessage]
     batches: list[str]
     load_s: float
+    is_stateful: bool
+    has_script: bool
 
 
 class LoadFailed(msgspec.Struct, array_like=True, tag="failed"):
@@ -210,6 +281,8 @@ class ServableState(msgspec.Struct, array_like=True, tag="servable"):
     signatures: list[SignatureMessage]
     batches: list[str]
     is_stateful: bool
+    has_script: bool
+    url: str
 
 
 class Labels(msgspec.Struct, array_like=True, tag="labels"):
@@ -255,8 +328,75 @@ class MetricsCollected(msgspec.Struct, array_like=True, tag="collected"):
     hosts: list[tuple[str, int, int]]
 
 
-ToSupervisor = Exited | Forked | ZygoteReady | Loaded | LoadFailed | GatewayReady | CollectMetrics | MetricsReport
-FromSupervisor = HostSpec | Connect | ServableState | Labels | Drain | CollectMetrics | MetricsCollected
+class LoadModel(msgspec.Struct, array_like=True, tag="load"):
+    """Gateway to supervisor: serve the model in the folder `url`; answered with an Outcome."""
+
+    gateway: int
+    id: int
+    model: str
+    url: str
+
+
+class UnloadModel(msgspec.Struct, array_like=True, tag="unload"):
+    """Gateway to supervisor: take the model out; answered with an Outcome when its memory is back."""
+
+    gateway: int
+    id: int
+    model: str
+
+
+class CallFor(msgspec.Struct, array_like=True, tag="call_for"):
+    """Gateway to supervisor: somebody asks for a model that is not loaded here; answered with an Outcome when it is."""
+
+    gateway: int
+    id: int
+    model: str
+
+
+class Outcome(msgspec.Struct, array_like=True, tag="outcome"):
+    """Supervisor to the gateway that asked: done, or why not."""
+
+    id: int
+    error: ErrorMessage | None
+
+
+class Used(msgspec.Struct, array_like=True, tag="used"):
+    """Gateway to supervisor: requests came for these models since the last time."""
+
+    models: list[str]
+
+
+class Idle(msgspec.Struct, array_like=True, tag="idle"):
+    """Gateway to supervisor: this gateway has nothing under way in a host whose version is being unloaded."""
+
+    gateway: int
+    host: int
+
+
+class Hung(msgspec.Struct, array_like=True, tag="hung"):
+    """Gateway to supervisor: the host has requests and has said nothing for longer than any of them may take."""
+
+    host: int
+
+
+ToSupervisor = (
+    Exited
+    | Forked
+    | ZygoteReady
+    | Loaded
+    | LoadFailed
+    | Unpacked
+    | GatewayReady
+    | CollectMetrics
+    | MetricsReport
+    | LoadModel
+    | UnloadModel
+    | CallFor
+    | Used
+    | Idle
+    | Hung
+)
+FromSupervisor = HostSpec | UnpackSpec | Connect | ServableState | Labels | Drain | CollectMetrics | MetricsCollected | Outcome
 
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode

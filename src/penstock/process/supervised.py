@@ -1,69 +1,52 @@
-"""What the supervisor keeps of each process and version it looks after: records, no behaviour."""
+"""What the supervisor keeps of each process it looks after: records, no behaviour."""
 
 from __future__ import annotations
 
 import socket
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from penstock.models.version import Version
 from penstock.process.channel import FrameSocket
-from penstock.process.messages import ErrorMessage, ServableState, SignatureMessage
-from penstock.serving.routes import State
+from penstock.process.messages import ErrorMessage, ServableState, error_message, signature_message
 
 
-@dataclass(slots=True, eq=False)
-class ServedVersion:
-    """A version that is to be served, and how far that is. `ends` are the times at which its hosts ended."""
-
-    model: str
-    version: int
-    path: Path
-    is_stateful: bool
-    state: State = State.START
+def state_message(version: Version) -> ServableState:
+    """What gateways are told of a version, and clients with them: they know the model by its name and not by our paths."""
     error: ErrorMessage | None = None
-    signatures: list[SignatureMessage] = field(default_factory=list)
-    batches: list[str] = field(default_factory=list)
-    load_s: float = 0.0
-    failed_starts: int = 0
-    restarts: int = 0
-    ends: list[float] = field(default_factory=list)
-
-    @property
-    def title(self) -> str:
-        return f"{self.model}/{self.version}"
-
-    @property
-    def failure(self) -> str:
-        """Why it is not served, for the one who started the server: with its path."""
-        message = self.error.message if self.error else "cannot be loaded"
-        return message if str(self.path) in message else f"{self.path}: {message}"
-
-    def message(self) -> ServableState:
-        """What gateways are told, and clients with them: they know the model by its name and not by our paths."""
-        error = self.error
-        if error is not None:
-            error = ErrorMessage(error.code, error.message.replace(str(self.path), self.title))
-        return ServableState(
-            self.model,
-            self.version,
-            self.state.value,
-            error,
-            self.signatures,
-            self.batches,
-            self.is_stateful,
-        )
+    if version.error is not None:
+        error = error_message(version.error)
+        error.message = error.message.replace(str(version.path), version.title)
+    return ServableState(
+        version.model,
+        version.version,
+        version.state.value,
+        error,
+        [signature_message(signature) for signature in version.signatures.values()],
+        version.batches,
+        version.is_stateful,
+        version.has_script,
+        version.url,
+    )
 
 
 @dataclass(slots=True, eq=False)
 class HostProcess:
-    """A host: its process once it is forked, both ends of its control socket until then, whether its model answers."""
+    """A host: its process once it is forked, our end of its control socket, whether its model answers.
+
+    `busy` are the gateways that may still have requests in it while it is being ended. `shared_bytes` is what its counters
+    hold of memory that is not its own.
+    """
 
     id: int
-    served: ServedVersion
+    version: Version
+    instance: int
     control: FrameSocket
-    their_end: socket.socket
     pid: int = 0
     is_loaded: bool = False
+    is_ending: bool = False
+    busy: set[int] = field(default_factory=set)
+    shared_bytes: int = 0
+    own_bytes: int = 0
 
 
 @dataclass(slots=True, eq=False)

@@ -1,7 +1,8 @@
 """The supervisor: the parent of all, which connects gateways and hosts, and says when the server is ready and when it ends.
 
 Guarantees: nothing it started outlives it (children hold the other end of a pipe or socket of ours); what ends is started
-again with back-off; what cannot start is an error, not a loop. It is never on the data path. One thread, one loop, no
+again with back-off; what cannot start is an error, not a loop. What is served is the manager's to decide; this connects it
+with processes, sources and gateways. It is never on the data path. One thread, one loop, no
 waiting inside a handler, which is also what makes forking gateways safe.
 """
 
@@ -9,21 +10,32 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import socket
+import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+import msgspec
 from setproctitle import setproctitle
 
 from penstock.config import ServeOptions
+from penstock.errors import PenstockError
+from penstock.models.budget import Budget
+from penstock.models.machine_memory import parse_size
+from penstock.models.manager import Manager, ManagerOptions, desired_at
+from penstock.models.sources import Source
+from penstock.models.version import Version
 from penstock.observe.log import get_logger
 from penstock.process.arena import create_arena
 from penstock.process.channel import frame_pair
 from penstock.process.control_loop import ControlLoop
 from penstock.process.gateway import MakeApp
 from penstock.process.gateways import Gateways
+from penstock.process.host_specs import HostSpecs
 from penstock.process.hosts import Hosts
-from penstock.process.messages import Connect, Labels
-from penstock.process.supervised import GatewayProcess, HostProcess, ServedVersion
+from penstock.process.messages import CallFor, Connect, Hung, Idle, Labels, LoadModel, Outcome, UnloadModel, Used, error_message
+from penstock.process.supervised import GatewayProcess, HostProcess, state_message
 from penstock.process.zygote_process import Lifeline, ZygoteProcess
 from penstock.serving.routes import State
 
@@ -31,6 +43,8 @@ from penstock.serving.routes import State
 _ARENA_BYTES = 2 << 30
 #: Beyond the time that requests in flight are given.
 _KILL_AFTER_S = 2.0
+#: How often some of the hosts' memory is looked at.
+_LOOK_S = 1.0
 log = get_logger("supervisor")
 
 
@@ -39,35 +53,41 @@ class StartFailed(Exception):
 
 
 class Supervisor:
-    """Runs a server of the versions `served` until it is told to stop. `ready` is called once, when it answers."""
+    """Runs a server of what `source` wants until it is told to stop. `ready` is called once, when it answers.
+
+    `may_be_empty`: a server without any model is one that waits for models.
+    """
 
     def __init__(
         self,
         options: ServeOptions,
-        served: Sequence[ServedVersion],
-        labels: dict[str, dict[str, int]],
+        source: Source,
         listening: Sequence[socket.socket],
         make_app: MakeApp,
         session_config: bytes,
         engine: tuple[Lifeline, ZygoteProcess],
-        ready: Callable[[Sequence[ServedVersion]], None],
+        ready: Callable[[Sequence[Version]], None],
+        *,
+        may_be_empty: bool = False,
     ) -> None:
         self._options = options
-        self._served = list(served)
-        self._labels = labels
+        self._source = source
         self._ready = ready
+        self._may_be_empty = may_be_empty
         self._is_ready = False
         self._is_stopping = False
         self._failure: str | None = None
+        self._labels: dict[str, dict[str, int]] = {}
         self._loop = ControlLoop()
+        budget = Budget(parse_size(options.memory_budget))
+        port = listening[0].getsockname()[1]
+        specs = HostSpecs(options, session_config, f"http://127.0.0.1:{port}", port, budget.limit_bytes)
         self._hosts = Hosts(
-            self._loop,
-            options,
-            session_config,
-            *engine,
-            changed=self._changed,
-            loaded=self._connect_host,
-            failed=self._fail,
+            self._loop, options, specs, *engine, self, lambda: [one.index for one in self._gateways.all if one.is_listening]
+        )
+        self._budget = budget
+        self._manager = Manager(
+            self, budget, ManagerOptions(options.load_retries, saves_memory=options.saves_memory, instances=options.instances)
         )
         self._gateways = Gateways(
             self._loop,
@@ -75,23 +95,25 @@ class Supervisor:
             listening,
             make_app,
             started=self._introduce,
+            ended=self._hosts.gateway_ended,
             changed=self._check_ready,
+            heard=self._heard,
             forget=self._forget,
-            failed=self._fail,
-            restarts=lambda: [(one.model, one.version, one.restarts) for one in self._served],
+            failed=self._stop_starting,
+            restarts=lambda: [(one.model, one.version, one.restarts) for one in self._manager.versions.values()],
         )
 
     def run(self) -> None:
         """Serves until SIGTERM or SIGINT. Raises StartFailed."""
         setproctitle("penstock: supervisor")
+        _raise_descriptor_limit()
         self._loop.handle_signals(self._stop)
         gc.collect()
         gc.freeze()
         try:
             self._gateways.start()
-            for served in self._served:
-                if served.state is State.START:
-                    self._hosts.start(served)
+            self._poll()
+            self._look_at_memory()
             while self._failure is None and not (self._is_stopping and self._gateways.have_ended):
                 self._loop.turn()
                 self._gateways.reap()
@@ -101,30 +123,124 @@ class Supervisor:
         if self._failure is not None:
             raise StartFailed(self._failure)
 
-    def _fail(self, reason: str) -> None:
+    def _poll(self) -> None:
+        """Asks the source what is wanted now."""
+        if self._is_stopping:
+            return
+        polled = self._source.poll()
+        for problem in polled.problems:
+            log.error("%s", problem)
+        self._manager.want(polled.desired)
+        if self._options.poll_s:
+            self._loop.after(self._options.poll_s, self._poll)
+
+    def _look_at_memory(self) -> None:
+        self._hosts.look_at_memory()
+        grown = self._budget.to_restart()
+        if grown is not None:
+            self._hosts.restart(grown)
+        self._loop.after(_LOOK_S, self._look_at_memory)
+
+    def _stop_starting(self, reason: str) -> None:
         """Something without which there is no server cannot start."""
         if not self._is_ready and not self._is_stopping:
             self._failure = self._failure or reason
+
+    # What the manager has done (`Loader`)
+
+    def load(self, version: Version) -> None:
+        self._hosts.load(version)
+
+    def unload(self, version: Version) -> None:
+        self._hosts.unload(version)
+
+    def prepare(self, model: str, archive: Path) -> None:
+        self._hosts.unpack(model, archive)
+
+    def changed(self, version: Version) -> None:
+        self._gateways.tell([state_message(version)])
+        if self._is_ready and version.state is State.END and version.error is not None:
+            log.error("%s is not served: %s", version.title, version.failure)
+        self._check_ready()
+
+    def labelled(self, model: str, labels: dict[str, int]) -> None:
+        self._labels[model] = labels
+        self._gateways.tell([Labels(model, labels)])
+
+    def after(self, delay_s: float, action: Callable[[], None]) -> None:
+        self._loop.after(delay_s, action)
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    # What becomes of hosts (`Reports`)
+
+    def version_loaded(self, version: Version) -> None:
+        self._manager.loaded(version)
+
+    def version_failed(self, version: Version, error: PenstockError) -> None:
+        self._manager.failed(version, error)
+
+    def version_unloaded(self, version: Version) -> None:
+        self._manager.unloaded(version)
+
+    def version_measured(self, version: Version, used_bytes: int) -> None:
+        self._budget.measured(version.title, used_bytes)
+
+    def archive_unpacked(self, model: str, archive: Path, versions: dict[int, Path], root: Path) -> None:
+        self._manager.prepared(model, archive, versions, root)
+
+    def archive_refused(self, model: str, error: PenstockError) -> None:
+        self._manager.unprepared(model, error)
+
+    def engine_missing(self, reason: str) -> None:
+        self._stop_starting(reason)
+
+    def host_answers(self, host: HostProcess) -> None:
+        for gateway in self._gateways.all:
+            self._connect(gateway, host)
+
+    # Gateways
 
     def _introduce(self, gateway: GatewayProcess) -> None:
         """Tells a new gateway all that is so."""
         for model, labels in self._labels.items():
             self._loop.send(gateway.control, Labels(model, labels))
-        for served in self._served:
-            self._loop.send(gateway.control, served.message())
         for host in self._hosts.answering:
             self._connect(gateway, host)
+        for version in self._manager.versions.values():
+            self._loop.send(gateway.control, state_message(version))
 
-    def _changed(self, served: ServedVersion) -> None:
-        self._gateways.tell([served.message()])
-        if self._is_ready:
-            _log_error(served)
-        self._check_ready()
+    def _heard(self, message: msgspec.Struct) -> None:
+        """What a gateway wants or has seen."""
+        if isinstance(message, Used):
+            self._manager.used(message.models)
+        elif isinstance(message, Idle):
+            self._hosts.idle(message.host, message.gateway)
+        elif isinstance(message, Hung):
+            self._hosts.hung(message.host)
+        elif isinstance(message, CallFor):
+            self._manager.call_for(message.model, self._outcome(message))
+        elif isinstance(message, UnloadModel):
+            self._manager.unload(message.model, self._outcome(message))
+        elif isinstance(message, LoadModel):
+            answer = self._outcome(message)
+            try:
+                desired = desired_at(message.model, message.url)
+            except PenstockError as error:
+                answer(error)
+            else:
+                self._manager.load(desired, answer)
 
-    def _connect_host(self, host: HostProcess) -> None:
-        for gateway in self._gateways.all:
-            self._connect(gateway, host)
-        self._check_ready()
+    def _outcome(self, question: LoadModel | UnloadModel | CallFor) -> Callable[[PenstockError | None], None]:
+        """What tells the gateway that asked: not the one that may be in its place by then, whose questions are others."""
+        asker = self._gateways.all[question.gateway].control
+
+        def answer(error: PenstockError | None) -> None:
+            told = None if error is None else error_message(error)
+            self._loop.send(asker, Outcome(question.id, told))
+
+        return answer
 
     def _connect(self, gateway: GatewayProcess, host: HostProcess) -> None:
         """A channel between the two: a socket pair and an arena for each direction."""
@@ -132,7 +248,8 @@ class Supervisor:
             return
         ends = frame_pair()
         arenas = create_arena(_ARENA_BYTES), create_arena(_ARENA_BYTES)
-        message = Connect(gateway.index, host.id, host.served.model, host.served.version)
+        version = host.version
+        message = Connect(gateway.index, host.id, version.model, version.version)
         self._loop.send(gateway.control, message, [ends[0].fileno(), *arenas])
         self._loop.send(host.control, message, [ends[1].fileno(), *arenas])
         for end in ends:
@@ -140,19 +257,24 @@ class Supervisor:
         for fd in arenas:
             os.close(fd)
 
+    # Start and stop
+
     def _check_ready(self) -> None:
         """Ready: every gateway listens, every version has come up or failed. If none has come up, the start has failed."""
         if self._is_ready or self._is_stopping or not self._gateways.are_listening:
             return
-        if any(served.state in (State.START, State.LOADING) for served in self._served):
+        versions = list(self._manager.versions.values())
+        if not all(version.is_settled for version in versions):
             return
-        if not any(served.state is State.AVAILABLE for served in self._served):
-            self._fail(self._served[0].failure)
+        if not self._may_be_empty and not any(version.state is State.AVAILABLE for version in versions):
+            if versions:
+                self._stop_starting(versions[0].failure)
             return
         self._is_ready = True
-        for served in self._served:
-            _log_error(served)
-        self._ready(self._served)
+        for version in versions:
+            if version.state is State.END:
+                log.error("%s is not served: %s", version.title, version.failure)
+        self._ready(versions)
 
     def _stop(self) -> None:
         """Told to stop: the gateways finish what they have. Told again: at once."""
@@ -168,6 +290,7 @@ class Supervisor:
         self._hosts.forget()
 
 
-def _log_error(served: ServedVersion) -> None:
-    if served.state is State.END:
-        log.error("%s is not served: %s", served.title, served.failure)
+def _raise_descriptor_limit() -> None:
+    """Each host costs descriptors, here and in gateways: the usual soft limit of 1024 would end at some hundred."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

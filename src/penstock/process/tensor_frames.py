@@ -17,6 +17,7 @@ from penstock.tensors import STRING_NUMBER, Array, dtype_of_array, dtype_of_numb
 
 #: Above this, shared memory costs less than two copies through the socket.
 INLINE_BYTES = 32 << 10
+UINT8_NUMBER = dtype_of_array(np.empty(0, np.uint8)).number
 
 
 def pack(array: Array, arena: Arena) -> WireTensor:

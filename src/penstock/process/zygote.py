@@ -19,16 +19,18 @@ from penstock.engine.base import Engine
 from penstock.errors import PenstockError
 from penstock.observe import log
 from penstock.process.channel import ChannelClosed, FrameSocket
-from penstock.process.host import run_host
+from penstock.process.host_start import run_host
 from penstock.process.messages import (
     Exited,
     Forked,
     HostSpec,
+    UnpackSpec,
     ZygoteReady,
     decode_from_supervisor,
     encode,
     error_message,
 )
+from penstock.process.unpacking import run_unpacking
 
 _END_S = 2.0
 
@@ -40,7 +42,7 @@ def _load_engine(libraries: list[str]) -> Engine:
 
 
 class Zygote:
-    """Forks a host for each HostSpec that arrives, and reports those that end."""
+    """Forks a process for each spec that arrives, and reports those that end."""
 
     def __init__(self, engine: Engine, control: FrameSocket, lifeline: int) -> None:
         self._engine = engine
@@ -63,32 +65,37 @@ class Zygote:
                     continue
                 for frame in self._control.receive_with_fds():
                     message = decode_from_supervisor(frame)
-                    if isinstance(message, HostSpec):
+                    if isinstance(message, HostSpec | UnpackSpec):
                         self._fork(message, self._control.fds.popleft())
             self._reap()
 
-    def _fork(self, spec: HostSpec, fd: int) -> None:
+    def _fork(self, spec: HostSpec | UnpackSpec, fd: int) -> None:
         pid = os.fork()
         if pid == 0:
             status = 1
             try:
-                self._become_host(spec, fd)
+                self._become(spec, fd)
                 status = 0
             except BaseException:
                 sys.excepthook(*sys.exc_info())
             finally:
                 os._exit(status)
         os.close(fd)
-        self._control.send(encode(Forked(spec.host, pid)))
+        if isinstance(spec, HostSpec):
+            self._control.send(encode(Forked(spec.host, pid)))
 
-    def _become_host(self, spec: HostSpec, fd: int) -> None:
+    def _become(self, spec: HostSpec | UnpackSpec, fd: int) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._selector.close()
         self._control.close()
         self._wake_in.close()
         self._wake_out.close()
-        run_host(self._engine, spec, socket.socket(fileno=fd), self._lifeline)
+        control = socket.socket(fileno=fd)
+        if isinstance(spec, HostSpec):
+            run_host(self._engine, spec, control, self._lifeline)
+        else:
+            run_unpacking(spec, control, self._lifeline)
 
     def _reap(self) -> None:
         while True:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from penstock.errors import UsageError
 from penstock.process.channel import FrameSocket, frame_pair
 
 
@@ -46,21 +47,24 @@ class Lifeline:
             os.close(self._writer)
 
 
-def start_zygote(lifeline: Lifeline, log_format: str, op_libraries: Sequence[str]) -> ZygoteProcess:
-    """Starts a zygote, which says when it is ready."""
+def start_zygote(lifeline: Lifeline, log_format: str, op_libraries: Sequence[str], python: str = "") -> ZygoteProcess:
+    """Starts a zygote in an interpreter ("": this one), which says when it is ready. Raises UsageError for one that is none."""
     ours, theirs = frame_pair()
     fds = (theirs.fileno(), lifeline.reader)
-    command = [sys.executable, "-m", "penstock.process.zygote", *map(str, fds), log_format, *op_libraries]
-    process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL)
+    command = [python or sys.executable, "-m", "penstock.process.zygote", *map(str, fds), log_format, *op_libraries]
+    try:
+        process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL)
+    except OSError as error:
+        raise UsageError(f"--python {python}: {error.strerror}") from None
     theirs.close()
     return ZygoteProcess(process, FrameSocket(ours))
 
 
 @contextmanager
-def starting(log_format: str, op_libraries: Sequence[str]) -> Iterator[tuple[Lifeline, ZygoteProcess]]:
+def starting(log_format: str, op_libraries: Sequence[str], python: str = "") -> Iterator[tuple[Lifeline, ZygoteProcess]]:
     """A zygote that starts while the rest of the server is still being put together; it does not outlive the block."""
     lifeline = Lifeline()
-    zygote = start_zygote(lifeline, log_format, op_libraries)
+    zygote = start_zygote(lifeline, log_format, op_libraries, python)
     try:
         yield lifeline, zygote
     finally:

@@ -6,8 +6,10 @@ expected. Folders below that may not be read are passed over.
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,8 @@ _MAX_VERSION = (1 << 63) - 1
 _MAX_DIGITS = 255
 _FALLBACK_NAME = "model"
 _EXPECTED = "expected a folder like MODEL/1/saved_model.pb"
+#: What the file system answers where there is nothing to serve; any other error may be a passing one.
+_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,21 @@ def select_versions(versions: Iterable[int], policy: str) -> list[int]:
     raise UsageError(f'version policy {policy!r}: expected "latest", "latest:2", "all" or version numbers like "1,3"')
 
 
+def versions_in(folder: Path) -> dict[int, Path]:
+    """The versions of the model in `folder`, ascending: its numeric children with a SavedModel, or the folder itself.
+
+    One listing and one look-up for each numeric child; no file is read, so this can be asked every second. Raises OSError where
+    the file system does not answer, UsageError where two folders are the same version.
+    """
+    names = sorted(os.listdir(folder))
+    versions = _numbered(folder, names, _surely_holds_graph)
+    if GRAPH_FILE not in names:
+        return versions
+    if versions:
+        raise UsageError(_held_twice(folder, versions))
+    return _model_of_version(folder, folder.name).versions
+
+
 def version_of_name(name: str) -> int | None:
     """The version that a folder's name stands for, or None: digits, leading zeros allowed, 63 bits."""
     return int(name) if _is_number(name) and int(name) <= _MAX_VERSION else None
@@ -93,6 +112,16 @@ def _is_number(text: str) -> bool:
 
 def _holds_graph(folder: Path) -> bool:
     return os.path.isfile(folder / GRAPH_FILE)
+
+
+def _surely_holds_graph(folder: Path) -> bool:
+    """As `_holds_graph`, but raises OSError where that is not known now."""
+    try:
+        return stat.S_ISREG(os.stat(folder / GRAPH_FILE).st_mode)
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return False
+        raise
 
 
 def _models_of_file(path: Path, cache: Path) -> list[ModelFolder]:
@@ -116,7 +145,7 @@ def _models_of_folder(path: Path, name: str) -> list[ModelFolder]:
     versions = _versions_of(path)
     if _holds_graph(path):
         if versions:
-            raise UsageError(f"{path}: holds {GRAPH_FILE} itself and in {next(iter(versions.values()))}; remove one")
+            raise UsageError(_held_twice(path, versions))
         return [_model_of_version(path, name)]
     if versions:
         return [ModelFolder(name, path, versions)]
@@ -130,16 +159,24 @@ def _model_of_version(path: Path, name: str) -> ModelFolder:
     return ModelFolder(path.parent.name or _FALLBACK_NAME, path.parent, {version: path})
 
 
+def _held_twice(path: Path, versions: dict[int, Path]) -> str:
+    return f"{path}: holds {GRAPH_FILE} itself and in {next(iter(versions.values()))}; remove one"
+
+
 def _versions_of(model: Path) -> dict[int, Path]:
-    """The numeric children with a SavedModel, ascending."""
+    """The numeric children with a SavedModel, ascending; none where the folder cannot be listed."""
+    return _numbered(model, [child.name for child in _entries(model)], _holds_graph)
+
+
+def _numbered(model: Path, names: Iterable[str], holds_graph: Callable[[Path], bool]) -> dict[int, Path]:
     versions: dict[int, Path] = {}
-    for child in _subfolders(model):
-        version = version_of_name(child.name)
-        if version is None or not _holds_graph(child):
+    for name in names:
+        version = version_of_name(name)
+        if version is None or not holds_graph(model / name):
             continue
         if version in versions:
-            raise UsageError(f"{model}: {versions[version].name} and {child.name} are the same version {version}")
-        versions[version] = child
+            raise UsageError(f"{model}: {versions[version].name} and {name} are the same version {version}")
+        versions[version] = model / name
     return dict(sorted(versions.items()))
 
 

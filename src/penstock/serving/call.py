@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from penstock.errors import PenstockError
@@ -80,6 +81,42 @@ class Call:
     def ended(self) -> None:
         """Called once, when the call is over."""
         raise NotImplementedError
+
+
+class ScriptCall(Call):
+    """A request for a servable's script. `body`, `content_type` and `infer_ns` are its answer when it has ended without error."""
+
+    __slots__ = ("content_type", "invocation", "reply")
+
+    def __init__(self, servable: Servable, invocation: Invocation, deadline_ns: int) -> None:
+        super().__init__(servable, _NO_SIGNATURE, (), deadline_ns)
+        self.invocation = invocation
+        self.reply = b""
+        self.content_type = ""
+
+    def replied(self, body: bytes, content_type: str) -> None:
+        """Ends the call with the script's answer; a call that has ended stays as it is."""
+        if not self.is_finished:
+            self.reply, self.content_type = body, content_type
+            self.finish({})
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """What a script is called with: the body, and the header lines that are its business."""
+
+    body: bytes
+    content_type: str
+    accept: str
+    attributes: str
+    model_name: str | None
+    model_version: str | None
+    method: str | None
+    request_id: str
+
+
+#: Scripts choose their signature themselves.
+_NO_SIGNATURE = Signature("", {}, {}, "")
 
 
 def common_rows(inputs: tuple[Array, ...]) -> int:

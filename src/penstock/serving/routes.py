@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from penstock.errors import InvalidArgument, NotFound, PenstockError, Unavailable
-from penstock.serving.call import Call
+from penstock.errors import Internal, InvalidArgument, NotFound, PenstockError, Unavailable
+from penstock.serving.call import Call, ScriptCall
 from penstock.tensors import Signature
 
 
@@ -37,6 +37,22 @@ class Host(Protocol):
         ...
 
 
+class NotLoaded(NotFound):
+    """A model that is not known here; where models are loaded when they are asked for, it may become so."""
+
+    def __init__(self, message: str, model: str) -> None:
+        super().__init__(message)
+        self.model = model
+
+
+class NotYet(Unavailable):
+    """A model that is being loaded or unloaded."""
+
+    def __init__(self, message: str, model: str) -> None:
+        super().__init__(message)
+        self.model = model
+
+
 @dataclass(slots=True)
 class Servable:
     """A version: what it takes and gives, and the hosts that run it. Of signatures in `batches`, rows may be put together."""
@@ -48,6 +64,9 @@ class Servable:
     signatures: dict[str, Signature] = field(default_factory=dict)
     batches: frozenset[str] = frozenset()
     is_stateful: bool = False
+    has_script: bool = False
+    url: str = ""
+    last_used_ns: int = 0
     hosts: list[Host] = field(default_factory=list)
     waiting: deque[Call] = field(default_factory=deque)
     max_waiting: int = 1024
@@ -58,6 +77,7 @@ class Servable:
         Raises Unavailable when a queue is full.
         """
         hosts = self.hosts
+        self.last_used_ns = call.decoded_ns
         if hosts:
             host = hosts[0] if len(hosts) == 1 else min(hosts, key=lambda host: host.load)
             host.submit(call)
@@ -73,7 +93,7 @@ class Servable:
         name = f"Version {self.version} of model {self.model}"
         if self.error is not None:
             return Unavailable(f"{name} is not being served: {self.error.message}")
-        return Unavailable(f"{name} is not available: its state is {self.state.value}.")
+        return NotYet(f"{name} is not available: its state is {self.state.value}.", self.model)
 
     def attach(self, host: Host) -> None:
         """A host is there: it gets what has waited."""
@@ -88,7 +108,9 @@ class Servable:
         again: list[Call] = []
         for call in calls:
             call.attempts += 1
-            if self.is_stateful or call.attempts > 1:
+            if isinstance(call, ScriptCall):
+                call.fail(Internal(f"The process of model {self.model} ended while its script worked on the request."))
+            elif self.is_stateful or call.attempts > 1:
                 call.fail(Unavailable(f"The process of model {self.model} ended while it ran the request."))
             else:
                 again.append(call)
@@ -138,6 +160,15 @@ class Model:
     labels: dict[str, int] = field(default_factory=dict)
     _newest_first: list[Servable] = field(default_factory=list)
 
+    def last_used_ns(self) -> int:
+        """When the last request came for one of its versions, on the monotonic clock."""
+        return max((servable.last_used_ns for servable in self.versions.values()), default=0)
+
+    def remove(self, version: int) -> None:
+        """Forgets a version."""
+        self.versions.pop(version, None)
+        self._newest_first = [self.versions[version] for version in sorted(self.versions, reverse=True)]
+
     def latest(self) -> Servable | None:
         """The highest version that is available."""
         for servable in self._newest_first:
@@ -157,6 +188,11 @@ class Routes:
 
     def __init__(self) -> None:
         self.models: dict[str, Model] = {}
+
+    def url(self, name: str) -> str | None:
+        """Where a model that was loaded by name was loaded from."""
+        servable = self.ready(name)
+        return servable.url if servable is not None else None
 
     def ready(self, name: str) -> Servable | None:
         """The version that answers for a model, None where `find` has something to say."""
@@ -178,20 +214,20 @@ class Routes:
             servable = model.latest() if model else None
             if servable is not None:
                 return servable
-            raise self._not_serving(model, f"Latest({name})")
+            raise self._not_serving(model, name)
         servable = model.versions.get(version) if model else None
-        if servable is None or (servable.state is State.END and servable.error is None):
-            raise NotFound(f"Servable not found for request: Specific({name}, {version})")
+        if servable is None:
+            raise NotLoaded(f"Servable not found for request: Specific({name}, {version})", name)
         if servable.state is not State.AVAILABLE:
             raise servable.unavailable()
         return servable
 
     @staticmethod
-    def _not_serving(model: Model | None, what: str) -> PenstockError:
+    def _not_serving(model: Model | None, name: str) -> PenstockError:
         for servable in model.versions.values() if model else ():
             if servable.state is not State.END or servable.error is not None:
                 return servable.unavailable()
-        return NotFound(f"Servable not found for request: {what}")
+        return NotLoaded(f"Servable not found for request: Latest({name})", name)
 
     def status(self, name: str, version: int | None = None, label: str | None = None) -> list[Servable]:
         """The versions of a model, newest first. Raises NotFound (contract §1.6)."""
@@ -212,6 +248,14 @@ class Routes:
         """The picture of a version, made when it is first heard of."""
         model = self.models.setdefault(name, Model(name))
         return model.versions.get(version) or model.add(make())
+
+    def remove(self, name: str, version: int) -> None:
+        """Forgets a version, and with its last one the model."""
+        model = self.models.get(name)
+        if model is not None:
+            model.remove(version)
+            if not model.versions and not model.labels:
+                del self.models[name]
 
     def expire(self) -> list[Call]:
         """All calls that wait for a host and have run out of time."""

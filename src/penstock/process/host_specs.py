@@ -1,0 +1,68 @@
+"""What a host is told when it is forked: the options of the server, made out for one instance of one version."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from penstock.config import ServeOptions, cache_folder
+from penstock.models.version import Version
+from penstock.process.messages import HostSpec, ScriptSpec
+
+#: Folders above a version in which its `code` folder is looked for.
+_LEVELS = 4
+
+
+class HostSpecs:
+    """Makes them. `rest_url` is where scripts find this server, `memory_bytes` what one host may allocate at the most."""
+
+    def __init__(self, options: ServeOptions, session_config: bytes, rest_url: str, port: int, memory_bytes: int) -> None:
+        self._options = options
+        self._session_config = session_config
+        self._rest_url = rest_url
+        self._port = port
+        self._memory_bytes = memory_bytes
+        self._cores = sorted(os.sched_getaffinity(0)) if options.pin_cores and hasattr(os, "sched_getaffinity") else []
+        self._gpus = [gpu.strip() for gpu in options.gpus.split(",") if gpu.strip()]
+
+    def spec(self, host: int, version: Version, instance: int) -> HostSpec:
+        options = self._options
+        return HostSpec(
+            host,
+            version.model,
+            version.version,
+            str(version.path),
+            tuple(options.tags.split(",")),
+            options.intra_op,
+            options.inter_op,
+            self._session_config,
+            options.max_batch_size,
+            options.batch_timeout_us,
+            instance,
+            self._memory_bytes,
+            [self._cores[instance % len(self._cores)]] if self._cores else [],
+            self._gpus[instance % len(self._gpus)] if self._gpus else "",
+            options.gpu_memory_fraction,
+            options.warm_up,
+            ScriptSpec(
+                [str(folder) for folder in code_folders(version)],
+                options.script or None,
+                str(cache_folder()),
+                self._rest_url,
+                self._port,
+                options.request_timeout_s,
+                options.script_threads,
+                options.reload,
+            ),
+        )
+
+
+def code_folders(version: Version) -> list[Path]:
+    """Where a version's script may be: `code` beside it and in the folders above, up to that of its model's files."""
+    root = version.root or version.path.parent
+    folders = [version.path / "code"]
+    for parent in list(version.path.parents)[:_LEVELS]:
+        if parent != root and root not in parent.parents:
+            break
+        folders.append(parent / "code")
+    return folders

@@ -1,0 +1,99 @@
+"""The life of a host after the fork: load the model and its script, try them out, say what was loaded, serve."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from setproctitle import setproctitle
+
+from penstock.engine.base import Engine, EngineModel, EngineOptions
+from penstock.errors import PenstockError, ResourceExhausted
+from penstock.process.channel import FrameSocket
+from penstock.process.host import Host
+from penstock.process.lifeline import end_with_supervisor
+from penstock.process.messages import HostSpec, Loaded, LoadFailed, encode, error_message, signature_message
+from penstock.process.script_pool import ScriptPool, load_script, reloading, script_folder
+from penstock.process.warming import warm_up
+from penstock.savedmodel.reader import read_saved_model
+from penstock.script.folder import ScriptFolder
+from penstock.script.output_guard import limit_output
+from penstock.serving.batch_policy import BatchPolicy
+from penstock.serving.batcher import mixes_rows
+
+#: What a script may print; the rest is dropped and counted.
+_MAX_PRINTED_BYTES_PER_S = 256 << 10
+
+
+def run_host(engine: Engine, spec: HostSpec, control: socket.socket, lifeline: int) -> None:
+    """Runs until the supervisor ends it. Memory that does not suffice is its own failure."""
+    setproctitle(f"penstock: host {spec.model}/{spec.version}" + (f" #{spec.instance}" if spec.instance else ""))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    end_with_supervisor(lifeline)
+    _confine(spec)
+    frames = FrameSocket(control)
+    folder = script_folder(spec)
+    guard = limit_output(f"{spec.model}/{spec.version}", _MAX_PRINTED_BYTES_PER_S) if folder is not None else None
+    try:
+        host = _load(engine, spec, folder, frames)
+    except PenstockError as error:
+        frames.send(encode(LoadFailed(error_message(error))))
+    except MemoryError:
+        frames.send(encode(LoadFailed(error_message(ResourceExhausted("there is not enough memory to load it")))))
+    else:
+        host.serve()
+    finally:
+        if guard is not None:
+            guard.finish()
+
+
+def _load(engine: Engine, spec: HostSpec, folder: ScriptFolder | None, frames: FrameSocket) -> Host:
+    """The host, which has told the supervisor what it serves. Raises PenstockError for what cannot be loaded."""
+    started = time.monotonic()
+    path = Path(spec.path)
+    is_stateful = read_saved_model(path, spec.tags).is_stateful
+    script = load_script(spec, folder) if folder is not None else None
+    model = engine.load(path, _engine_options(spec))
+    batches = [] if is_stateful else _batches(model)
+    if spec.warms_up:
+        warm_up(model, path)
+    scripts: ScriptPool | None = None
+    if script is not None and folder is not None:
+        scripts = ScriptPool(script, model, spec.script.threads, reloading(spec, folder) if spec.script.reloads else None)
+    host = Host(model, BatchPolicy(spec.max_batch_size, spec.batch_timeout_us * 1000), batches, frames, scripts)
+    signatures = [signature_message(signature) for signature in model.signatures.values()]
+    frames.send(encode(Loaded(signatures, batches, time.monotonic() - started, is_stateful, script is not None)))
+    return host
+
+
+def _engine_options(spec: HostSpec) -> EngineOptions:
+    return EngineOptions(
+        tags=spec.tags,
+        intra_op=spec.intra_op,
+        inter_op=spec.inter_op,
+        config=spec.config,
+        gpu=spec.gpu,
+        gpu_memory_fraction=spec.gpu_memory_fraction,
+    )
+
+
+def _confine(spec: HostSpec) -> None:
+    """Its cores, and a bound for what it may allocate: a model that grows without end fails alone, or is killed first."""
+    if spec.cores:
+        os.sched_setaffinity(0, spec.cores)
+    if spec.memory_bytes and sys.platform == "linux":
+        Path("/proc/self/oom_score_adj").write_text("1000")
+        pages = int(Path("/proc/self/statm").read_text().split()[5])
+        bound = pages * resource.getpagesize() + spec.memory_bytes
+        resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
+
+
+def _batches(model: EngineModel) -> list[str]:
+    """The signatures whose rows may be put together; trying them out warms the model up as well."""
+    return [name for name, signature in model.signatures.items() if signature.takes_batches and not mixes_rows(model, signature)]

@@ -1,0 +1,16 @@
+"""What ties a child to the supervisor: a pipe that nobody writes to, and that closes when the supervisor is gone."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+
+def end_with_supervisor(lifeline: int) -> None:
+    """Ends this process when the supervisor's end of the pipe is closed, whatever else is going on here."""
+
+    def wait() -> None:
+        os.read(lifeline, 1)
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True, name="lifeline").start()

@@ -1,0 +1,46 @@
+"""Warm-up: a version runs before it answers, over the requests that were recorded for it, else over made-up ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from penstock.codec.tfs_predict import decode_predict
+from penstock.engine.base import EngineModel
+from penstock.errors import FailedPrecondition, InvalidArgument
+from penstock.savedmodel.warmup import WarmupRequest, read_warmup, recorded_request
+from penstock.tensors import Array, Signature
+
+
+def warm_up(model: EngineModel, folder: Path) -> None:
+    """Runs the recorded requests of a version folder: `assets.extra/tf_serving_warmup_requests` and `assets.extra/warmup.json`.
+
+    Signatures without any have been run by the trial of their rows (`serving/batcher.py`). Raises what the first that fails
+    raises: as in TensorFlow Serving, such a version is not served.
+    """
+    for request in read_warmup(folder):
+        signature = _signature(model, request.signature_name)
+        model.run(signature.name, _inputs(signature, request), request.outputs)
+    body = recorded_request(folder)
+    if body is not None:
+        decoded = decode_predict(body, lambda name: _signature(model, name))
+        model.run(decoded.signature.name, dict(zip(decoded.signature.inputs, decoded.inputs, strict=True)))
+
+
+def _signature(model: EngineModel, name: str) -> Signature:
+    found = model.signatures.get(name or "serving_default")
+    if found is None:
+        raise FailedPrecondition(f"a warm-up request is for signature {name!r}, which the model does not have")
+    return found
+
+
+def _inputs(signature: Signature, request: WarmupRequest) -> Mapping[str, Array]:
+    if request.examples is None:
+        return request.inputs
+    if len(signature.inputs) != 1:
+        raise InvalidArgument("Expected one input Tensor.")
+    examples = np.empty(len(request.examples), np.object_)
+    examples[:] = request.examples
+    return {next(iter(signature.inputs)): examples}

@@ -1,0 +1,142 @@
+"""The supervisor's side of the zygotes, one for each interpreter: has them fork, and starts them again when they end."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from penstock.config import ServeOptions
+from penstock.observe.log import get_logger
+from penstock.process.control_loop import ControlLoop
+from penstock.process.messages import Exited, Forked, ZygoteReady
+from penstock.process.restart import restart_delay
+from penstock.process.zygote_process import Lifeline, ZygoteProcess, ending, start_zygote
+
+_END_S = 2.0
+log = get_logger("supervisor")
+
+
+@dataclass(slots=True, eq=False)
+class _Zygote:
+    """A zygote, what waits for it to be ready, and when earlier ones ended."""
+
+    python: str
+    process: ZygoteProcess
+    has_been_ready: bool = False
+    waiting: list[tuple[msgspec.Struct, socket.socket]] = field(default_factory=list)
+    ends: list[float] = field(default_factory=list)
+
+
+class Zygotes:
+    """All zygotes of a server; the first is for the default interpreter, the others start when they are needed.
+
+    `forked` is called with the number of a host and its process; `missing` with the interpreter and the reason when an engine
+    cannot be loaded at all.
+    """
+
+    def __init__(
+        self,
+        loop: ControlLoop,
+        options: ServeOptions,
+        lifeline: Lifeline,
+        first: ZygoteProcess,
+        *,
+        forked: Callable[[int, int], None],
+        missing: Callable[[str, str], None],
+    ) -> None:
+        self._loop = loop
+        self._options = options
+        self._lifeline = lifeline
+        self._forked = forked
+        self._missing = missing
+        self._is_ending = False
+        self._zygotes: dict[str, _Zygote] = {}
+        self._add(_Zygote("", first))
+
+    def spawn(self, python: str, spec: msgspec.Struct, their_end: socket.socket) -> None:
+        """Has a process forked for `spec`, which gets `their_end`, from the zygote of an interpreter ("": the default one)."""
+        zygote = self._zygotes.get(python)
+        if zygote is None:
+            zygote = self._add(_Zygote(python, self._start(python)))
+        if not zygote.process.is_ready:
+            zygote.waiting.append((spec, their_end))
+            return
+        self._loop.send(zygote.process.control, spec, [their_end.fileno()])
+        their_end.close()
+
+    def _start(self, python: str) -> ZygoteProcess:
+        return start_zygote(
+            self._lifeline, self._options.log_format, self._options.op_library, python or self._options.default_python
+        )
+
+    def _add(self, zygote: _Zygote) -> _Zygote:
+        self._zygotes[zygote.python] = zygote
+        self._watch(zygote)
+        return zygote
+
+    def _watch(self, zygote: _Zygote) -> None:
+        control = zygote.process.control
+        self._loop.listen(control, lambda message: self._obey(zygote, message), lambda: self._lost(zygote))
+
+    def _obey(self, zygote: _Zygote, message: msgspec.Struct) -> None:
+        if isinstance(message, ZygoteReady):
+            if message.error is not None:
+                self._give_up(zygote, message.error.message)
+                return
+            zygote.process.is_ready = zygote.has_been_ready = True
+            waiting, zygote.waiting = zygote.waiting, []
+            for spec, their_end in waiting:
+                self.spawn(zygote.python, spec, their_end)
+        elif isinstance(message, Forked):
+            self._forked(message.host, message.pid)
+        elif isinstance(message, Exited) and message.status and not self._is_ending:
+            log.error("a model's process (pid %d) %s", message.pid, ending(os.waitstatus_to_exitcode(message.status)))
+
+    def _give_up(self, zygote: _Zygote, reason: str) -> None:
+        """No process will ever be forked from it: those that wait for one are told by the end of their sockets."""
+        waiting, zygote.waiting = zygote.waiting, []
+        for _, their_end in waiting:
+            their_end.close()
+        self._missing(zygote.python, reason)
+
+    def _lost(self, zygote: _Zygote) -> None:
+        """A zygote is gone: its hosts live on, the next ones wait for a new zygote."""
+        how = ending(zygote.process.process.wait())
+        if self._is_ending:
+            return
+        if not zygote.has_been_ready:
+            self._give_up(zygote, f"the process that loads TensorFlow {how}")
+            if zygote.python:
+                del self._zygotes[zygote.python]
+            return
+        zygote.process.is_ready = False
+        now = time.monotonic()
+        zygote.ends = [*zygote.ends[-9:], now]
+        delay = restart_delay(zygote.ends, now)
+        log.error("the zygote %s; it is started again in %g s", how, delay)
+        self._loop.after(delay, lambda: self._restart(zygote))
+
+    def _restart(self, zygote: _Zygote) -> None:
+        if not self._is_ending:
+            zygote.process = self._start(zygote.python)
+            self._watch(zygote)
+
+    def forget(self) -> None:
+        """After a fork, in the child: closes what only the supervisor may hold."""
+        self._lifeline.close()
+        for zygote in self._zygotes.values():
+            zygote.process.control.close()
+            for _, their_end in zygote.waiting:
+                their_end.close()
+
+    def end(self) -> None:
+        """Ends them, and with the lifeline all that was forked from them."""
+        self._is_ending = True
+        self._lifeline.close()
+        for zygote in self._zygotes.values():
+            zygote.process.end(_END_S)
