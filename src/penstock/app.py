@@ -47,7 +47,7 @@ def make_app(default_model: str, is_multi_model: bool, context: GatewayContext) 
         AsyncInvocations(runtime.invoke, allowed_root=async_root, max_input_bytes=options.max_body_bytes),
         Operations(context.routes, context.collect),
     ]
-    if is_multi_model:
+    if is_multi_model or options.admin_api:
         apis.append(MultiModel(context.routes, administration, sagemaker.invoke, context.routes.url))
     router = Router(apis, allows_cors=options.cors)
     return router.dispatch, CORS_FIELDS if options.cors else b""

@@ -49,6 +49,7 @@ class ServeOptions:
     poll_s: float = option(1.0, "How often folders and files are looked at for changes; 0 only at the start.", unit="s", least=0)
     model_store: str = option("", "Folder of models that are loaded when they are first asked for: sub-folders and archives.")
     model_config_file: str = option("", "TensorFlow Serving's ModelServerConfig in text format; read again when it changes.")
+    admin_api: bool = option(False, "Let clients load and unload models through /models, as in multi-model endpoints.")
     instances: int = option(1, "Processes that run each version; requests go to the least busy.", least=1, most=1024)
     pin_cores: bool = option(False, "Pin each process of a model to a core of its own, in turn.")
     gpus: str = option("", "Numbers of the GPUs, separated by commas, that the processes of a model take in turn.")

@@ -167,9 +167,7 @@ class SageMakerSettings:
     batch_transform: bool = _variable(
         "SAGEMAKER_BATCH", False, (lambda _: True, "anything"), "Set, whatever to: this is a batch transform job."
     )
-    wait_time_s: int = _variable(
-        "SAGEMAKER_TFS_WAIT_TIME_SECONDS", 60, _integer(1), "How long loading a version may take."
-    )
+    wait_time_s: int = _variable("SAGEMAKER_TFS_WAIT_TIME_SECONDS", 60, _integer(1), "How long loading a version may take.")
     gunicorn_workers: int = _variable(
         "SAGEMAKER_GUNICORN_WORKERS", 1, _integer(1), "With the next one, how many requests a script works on at a time."
     )

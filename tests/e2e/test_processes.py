@@ -244,6 +244,17 @@ def test_a_process_that_hangs_is_not_waited_for(models: Path) -> None:
         assert _post(server, "half_plus_two", {"instances": [1.0]}).status_code == 200
 
 
+def test_a_process_that_hangs_for_good_is_replaced(models: Path) -> None:
+    with Server(models / "half_plus_two", "--gateways", "1", "--request-timeout-s", "0.5") as server:
+        host = server.one("host")
+        host.suspend()
+        assert _post(server, "half_plus_two", {"instances": [1.0]}).status_code == 504
+        wait_until(lambda: not host.is_running() or host.status() == "zombie", "the process that hangs is ended")
+        assert _post(server, "half_plus_two", {"instances": [1.0]}).json() == {"predictions": [2.5]}
+        assert server.one("host").pid != host.pid
+        assert "hangs: it is ended" in server.log
+
+
 def test_more_requests_than_may_wait_are_refused(models: Path) -> None:
     with Server(models / "slow", "--gateways", "1", "--max-queue", "2") as server, ThreadPoolExecutor(5) as threads:
         answers = list(threads.map(lambda _: _post(server, "slow", {"instances": [700]}), range(5)))

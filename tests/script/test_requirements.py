@@ -13,6 +13,7 @@ import pytest
 from penstock.errors import FailedPrecondition
 from penstock.script import requirements as module
 from penstock.script.requirements import installed
+from tests.servers import wait_until
 
 
 def wheel(folder: Path, name: str, text: str = "") -> Path:
@@ -112,6 +113,13 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path, content: bytes |
         installed(tmp_path / "requirements.txt", tmp_path / "cache")
 
 
+def is_alive(state: Path) -> bool:
+    try:
+        return state.read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def test_pip_and_what_it_started_end_with_the_time_out(tmp_path: Path) -> None:
     slow, pids = tmp_path / "python", tmp_path / "pids"
     slow.write_text(f"#!/bin/sh\nsleep 1000 &\necho $! $$ >{pids}\nwait\n")
@@ -119,7 +127,7 @@ def test_pip_and_what_it_started_end_with_the_time_out(tmp_path: Path) -> None:
     with pytest.raises(FailedPrecondition, match=r"requirements\.txt: not installed within 1 s"):
         installed(write(tmp_path, "six\n"), tmp_path / "cache", python=str(slow), timeout_s=1)
     states = [Path(f"/proc/{pid}/stat") for pid in pids.read_text().split()]
-    assert all(not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] == "Z" for state in states)
+    wait_until(lambda: not any(is_alive(state) for state in states), "pip and what it started have ended")
 
 
 def test_waiting_for_another_process_has_an_end(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ StartedEngine = tuple[Lifeline, ZygoteProcess]
 def serve(path: str | None, models: Sequence[str], name: str | None, options: ServeOptions, engine: StartedEngine) -> None:
     """`penstock serve`. Raises UsageError and PenstockError for what is wrong with paths and models."""
     log.configure(options.log_format)
-    is_dynamic = bool(options.model_store or options.model_config_file)
+    is_dynamic = bool(options.model_store or options.model_config_file or options.admin_api)
     folders = [] if is_dynamic and not path and not models else locate_all(path, models, name)
     labels = _labels(options.label, folders)
     _check_versions(options, folders)

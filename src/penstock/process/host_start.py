@@ -22,7 +22,7 @@ from penstock.process.script_pool import ScriptPool, load_script, reloading, scr
 from penstock.process.warming import warm_up
 from penstock.savedmodel.reader import read_saved_model
 from penstock.script.folder import ScriptFolder
-from penstock.script.output_guard import limit_output
+from penstock.script.output_guard import OutputGuard, limit_output
 from penstock.serving.batch_policy import BatchPolicy
 from penstock.serving.batcher import mixes_rows
 
@@ -41,7 +41,7 @@ def run_host(engine: Engine, spec: HostSpec, control: socket.socket, lifeline: i
     folder = script_folder(spec)
     guard = limit_output(f"{spec.model}/{spec.version}", _MAX_PRINTED_BYTES_PER_S) if folder is not None else None
     try:
-        host = _load(engine, spec, folder, frames)
+        host = _load(engine, spec, frames, folder, guard)
     except PenstockError as error:
         frames.send(encode(LoadFailed(error_message(error))))
     except MemoryError:
@@ -53,7 +53,7 @@ def run_host(engine: Engine, spec: HostSpec, control: socket.socket, lifeline: i
             guard.finish()
 
 
-def _load(engine: Engine, spec: HostSpec, folder: ScriptFolder | None, frames: FrameSocket) -> Host:
+def _load(engine: Engine, spec: HostSpec, frames: FrameSocket, folder: ScriptFolder | None, guard: OutputGuard | None) -> Host:
     """The host, which has told the supervisor what it serves. Raises PenstockError for what cannot be loaded."""
     started = time.monotonic()
     path = Path(spec.path)
@@ -64,8 +64,9 @@ def _load(engine: Engine, spec: HostSpec, folder: ScriptFolder | None, frames: F
     if spec.warms_up:
         warm_up(model, path)
     scripts: ScriptPool | None = None
-    if script is not None and folder is not None:
-        scripts = ScriptPool(script, model, spec.script.threads, reloading(spec, folder) if spec.script.reloads else None)
+    if script is not None and folder is not None and guard is not None:
+        reload = reloading(spec, folder) if spec.script.reloads else None
+        scripts = ScriptPool(script, model, guard, threads=spec.script.threads, reload=reload)
     host = Host(model, BatchPolicy(spec.max_batch_size, spec.batch_timeout_us * 1000), batches, frames, scripts)
     signatures = [signature_message(signature) for signature in model.signatures.values()]
     frames.send(encode(Loaded(signatures, batches, time.monotonic() - started, is_stateful, script is not None)))

@@ -28,8 +28,8 @@ from penstock.process.host_specs import HostSpecs
 from penstock.process.messages import Loaded, LoadFailed, Unpacked, UnpackSpec, signature_of
 from penstock.process.restart import MAX_FAILED_STARTS, restart_delay
 from penstock.process.supervised import HostProcess
-from penstock.process.zygote_process import Lifeline, ZygoteProcess
-from penstock.process.zygotes import Zygotes
+from penstock.process.zygote_process import Lifeline, ZygoteProcess, ending
+from penstock.process.zygotes import ZygoteEvents, Zygotes
 from penstock.serving.routes import State
 
 _END_S = 2.0
@@ -86,7 +86,8 @@ class Hosts:
         self._ids = itertools.count(1)
         self._hosts: dict[int, HostProcess] = {}
         self._jobs: set[FrameSocket] = set()
-        self._zygotes = Zygotes(loop, options, lifeline, zygote, forked=self._forked, missing=self._engine_missing)
+        self._told_to_end: set[int] = set()
+        self._zygotes = Zygotes(loop, options, lifeline, zygote, ZygoteEvents(self._forked, self._exited, self._engine_missing))
         self._next_look = 0
 
     # What the manager has done
@@ -208,7 +209,14 @@ class Hosts:
         if host is not None:
             host.pid = pid
             if host.is_ending:
+                self._told_to_end.add(pid)
                 _kill(pid)
+
+    def _exited(self, pid: int, status: int) -> None:
+        if pid in self._told_to_end:
+            self._told_to_end.discard(pid)
+        elif status:
+            log.error("a model's process (pid %d) %s", pid, ending(os.waitstatus_to_exitcode(status)))
 
     def _engine_missing(self, python: str, reason: str) -> None:
         """The zygote of an interpreter cannot start: nor can the models that are to run in it."""
@@ -223,6 +231,9 @@ class Hosts:
         version = host.version
         if isinstance(message, Loaded):
             if host.is_ending:
+                return
+            if message.is_stateful and host.instance:
+                self._end(host)  # a state of its own would be another model
                 return
             host.is_loaded = True
             host.own_bytes = unique_bytes(host.pid)
@@ -254,6 +265,8 @@ class Hosts:
         if host.id not in self._hosts:
             return
         host.is_ending = True
+        if host.pid:
+            self._told_to_end.add(host.pid)
         self._loop.shut(host.control)
         if not host.is_loaded and host.pid:
             _kill(host.pid)

@@ -30,6 +30,7 @@ from penstock.errors import DeadlineExceeded, Internal, InvalidArgument, Penstoc
 from penstock.observe.log import get_logger
 from penstock.process.messages import HostSpec, Invoke
 from penstock.script.folder import ScriptFolder, find_script
+from penstock.script.output_guard import OutputGuard
 from penstock.script.reload import SourceFiles
 from penstock.script.requirements import installed
 from penstock.script.script import Invocation, Place, Script
@@ -164,9 +165,16 @@ class ScriptPool:
     """
 
     def __init__(
-        self, script: Script, model: EngineModel, threads: int, reload: Callable[[], Script | None] | None = None
+        self,
+        script: Script,
+        model: EngineModel,
+        guard: OutputGuard,
+        *,
+        threads: int,
+        reload: Callable[[], Script | None] | None = None,
     ) -> None:
         self._script = script
+        self._guard = guard
         self._reload = reload
         self._model = model
         self._executor = ThreadPoolExecutor(threads, "script")
@@ -248,7 +256,8 @@ class ScriptPool:
             now = time.monotonic()
             if any(deadline + _PATIENCE_S < now for deadline in list(self._working.values())):
                 log.error("a handler goes on %g s after its request's time was over: the process is ended", _PATIENCE_S)
-                faulthandler.dump_traceback()
+                faulthandler.dump_traceback(self._guard.stderr)
+                self._guard.finish()
                 os._exit(1)
 
 

@@ -16,6 +16,8 @@ def state_message(version: Version) -> ServableState:
     if version.error is not None:
         error = error_message(version.error)
         error.message = error.message.replace(str(version.path), version.title)
+        if version.root is not None:
+            error.message = error.message.replace(str(version.root), version.model)
     return ServableState(
         version.model,
         version.version,

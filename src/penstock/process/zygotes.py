@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from penstock.config import ServeOptions
+from penstock.errors import UsageError
 from penstock.observe.log import get_logger
 from penstock.process.control_loop import ControlLoop
 from penstock.process.messages import Exited, Forked, ZygoteReady
@@ -32,28 +32,29 @@ class _Zygote:
     ends: list[float] = field(default_factory=list)
 
 
-class Zygotes:
-    """All zygotes of a server; the first is for the default interpreter, the others start when they are needed.
+@dataclass(frozen=True, slots=True)
+class ZygoteEvents:
+    """What is called.
 
-    `forked` is called with the number of a host and its process; `missing` with the interpreter and the reason when an engine
-    cannot be loaded at all.
+    `forked` with the number of a host and its process, `exited` with a process and how it ended, as `os.waitpid` has it,
+    `missing` with an interpreter and the reason when its engine cannot be loaded at all.
     """
 
+    forked: Callable[[int, int], None]
+    exited: Callable[[int, int], None]
+    missing: Callable[[str, str], None]
+
+
+class Zygotes:
+    """All zygotes of a server; the first is for the default interpreter, the others start when they are needed."""
+
     def __init__(
-        self,
-        loop: ControlLoop,
-        options: ServeOptions,
-        lifeline: Lifeline,
-        first: ZygoteProcess,
-        *,
-        forked: Callable[[int, int], None],
-        missing: Callable[[str, str], None],
+        self, loop: ControlLoop, options: ServeOptions, lifeline: Lifeline, first: ZygoteProcess, events: ZygoteEvents
     ) -> None:
         self._loop = loop
         self._options = options
         self._lifeline = lifeline
-        self._forked = forked
-        self._missing = missing
+        self._events = events
         self._is_ending = False
         self._zygotes: dict[str, _Zygote] = {}
         self._add(_Zygote("", first))
@@ -62,7 +63,12 @@ class Zygotes:
         """Has a process forked for `spec`, which gets `their_end`, from the zygote of an interpreter ("": the default one)."""
         zygote = self._zygotes.get(python)
         if zygote is None:
-            zygote = self._add(_Zygote(python, self._start(python)))
+            try:
+                zygote = self._add(_Zygote(python, self._start(python)))
+            except UsageError as error:
+                their_end.close()
+                self._events.missing(python, str(error))
+                return
         if not zygote.process.is_ready:
             zygote.waiting.append((spec, their_end))
             return
@@ -93,16 +99,16 @@ class Zygotes:
             for spec, their_end in waiting:
                 self.spawn(zygote.python, spec, their_end)
         elif isinstance(message, Forked):
-            self._forked(message.host, message.pid)
-        elif isinstance(message, Exited) and message.status and not self._is_ending:
-            log.error("a model's process (pid %d) %s", message.pid, ending(os.waitstatus_to_exitcode(message.status)))
+            self._events.forked(message.host, message.pid)
+        elif isinstance(message, Exited) and not self._is_ending:
+            self._events.exited(message.pid, message.status)
 
     def _give_up(self, zygote: _Zygote, reason: str) -> None:
         """No process will ever be forked from it: those that wait for one are told by the end of their sockets."""
         waiting, zygote.waiting = zygote.waiting, []
         for _, their_end in waiting:
             their_end.close()
-        self._missing(zygote.python, reason)
+        self._events.missing(zygote.python, reason)
 
     def _lost(self, zygote: _Zygote) -> None:
         """A zygote is gone: its hosts live on, the next ones wait for a new zygote."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import orjson
 
-from penstock.errors import PenstockError, ScriptFailed
+from penstock.errors import PenstockError
 from penstock.wire.encoding import MIN_COMPRESSED_BYTES, compress, is_compressible, is_worth_compressing
 from penstock.wire.request import JSON_TYPE, Request, Response
 
@@ -28,8 +28,6 @@ _starts: dict[tuple[int, str], bytes] = {}
 
 
 def error_response(error: PenstockError) -> Response:
-    if isinstance(error, ScriptFailed):
-        return Response(error.http_status, error.body, JSON_TYPE)
     message = error.message.encode("utf-8", "replace").decode()
     return Response(error.http_status, orjson.dumps({"error": message}), JSON_TYPE)
 
