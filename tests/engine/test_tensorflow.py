@@ -21,6 +21,7 @@ from penstock.engine.tensorflow_library import load_library
 from penstock.engine.tensorflow_options import config_proto, run_options
 from penstock.engine.tensorflow_status import MAX_MESSAGE, readable
 from penstock.errors import FailedPrecondition, InvalidArgument, NotFound, PenstockError
+from penstock.savedmodel.protos import ConfigProto, parse_config
 
 X = np.array([1, 2, 5], np.float32)
 
@@ -186,6 +187,17 @@ def test_options_are_laid_over_the_configuration_which_is_laid_over_the_defaults
     config = bytes([0x10, 7])
     assert config_proto(EngineOptions(config=config)).endswith(config)
     assert config_proto(EngineOptions(config=config, intra_op=2, inter_op=3)).endswith(config + bytes([0x10, 2, 0x28, 3]))
+
+
+def test_a_process_sees_the_gpu_and_the_part_of_its_memory_that_it_is_given() -> None:
+    """What a session gets can be tested without a GPU: it is merged into the gpu_options that the user's own file has."""
+    own = parse_config("gpu_options { allow_growth: true }")
+    options = EngineOptions(config=own, gpu="3", gpu_memory_fraction=0.4)
+    gpu_options = ConfigProto.FromString(config_proto(options)).gpu_options
+    assert gpu_options.visible_device_list == "3"
+    assert gpu_options.per_process_gpu_memory_fraction == 0.4
+    assert gpu_options.allow_growth
+    assert not ConfigProto.FromString(config_proto(EngineOptions())).HasField("gpu_options")
 
 
 def test_run_options_are_a_protobuf() -> None:

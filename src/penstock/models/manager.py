@@ -99,6 +99,7 @@ class Manager:
     def want(self, desired: Iterable[Desired]) -> None:
         """What the sources want now, whole each time."""
         before = self._desired
+        renewed: list[str] = []
         self._desired = {one.model: one for one in desired}
         for model in before.keys() - self._desired.keys():
             self._called_for.discard(model)
@@ -109,9 +110,13 @@ class Manager:
             old = before.get(model)
             if old is not None and old.fingerprint != one.fingerprint and model in self._called_for:
                 self._called_for.discard(model)
+                if model in self._waiting_loads:
+                    renewed.append(model)
             if dict(one.labels) != (dict(old.labels) if old else {}):
                 self._loader.labelled(model, dict(one.labels))
         self._reconcile(set(before) | set(self._desired))
+        self._called_for.update(renewed)  # whoever waits gets the new content, once the old is out
+        self._reconcile(renewed)
 
     def load(self, desired: Desired, answer: Answer) -> None:
         """A model that somebody asked for by name; answered when it is served, or with why it is not."""

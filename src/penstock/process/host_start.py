@@ -62,7 +62,7 @@ def _load(engine: Engine, spec: HostSpec, frames: FrameSocket, folder: ScriptFol
     model = engine.load(path, _engine_options(spec))
     batches = [] if is_stateful else _batches(model)
     if spec.warms_up:
-        warm_up(model, path)
+        warm_up(model, path, made_up=not is_stateful)
     scripts: ScriptPool | None = None
     if script is not None and folder is not None and guard is not None:
         reload = reloading(spec, folder) if spec.script.reloads else None

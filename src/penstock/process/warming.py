@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,17 +10,24 @@ import numpy as np
 
 from penstock.codec.tfs_predict import decode_predict
 from penstock.engine.base import EngineModel
-from penstock.errors import FailedPrecondition, InvalidArgument
+from penstock.errors import FailedPrecondition, InvalidArgument, PenstockError
 from penstock.savedmodel.warmup import WarmupRequest, read_warmup, recorded_request
+from penstock.serving.batcher import made_up_row
 from penstock.tensors import Array, Signature
 
 
-def warm_up(model: EngineModel, folder: Path) -> None:
+def warm_up(model: EngineModel, folder: Path, *, made_up: bool) -> None:
     """Runs the recorded requests of a version folder: `assets.extra/tf_serving_warmup_requests` and `assets.extra/warmup.json`.
 
-    Signatures without any have been run by the trial of their rows (`serving/batcher.py`). Raises what the first that fails
-    raises: as in TensorFlow Serving, such a version is not served.
+    Raises what the first that fails raises: as in TensorFlow Serving, such a version is not served. With `made_up`, signatures
+    that the trial of their rows (`serving/batcher.py`) has not run are run over values that their types allow.
     """
+    if made_up:
+        for name, signature in model.signatures.items():
+            row = None if signature.takes_batches else made_up_row(signature, 1)
+            if row is not None:
+                with contextlib.suppress(PenstockError):  # the graph may want other shapes than the signature says
+                    model.run(name, row)
     for request in read_warmup(folder):
         signature = _signature(model, request.signature_name)
         model.run(signature.name, _inputs(signature, request), request.outputs)

@@ -108,7 +108,7 @@ def mixes_rows(model: EngineModel, signature: Signature) -> bool:
     wrongly under load. Rows are synthesised from the signature; where they cannot be, or the graph refuses them, nothing is
     known: then the answer is no, unless the signature leaves even the rank open.
     """
-    rows = [_trial_row(signature, seed) for seed in (1, 2)]
+    rows = [made_up_row(signature, seed) for seed in (1, 2)]
     if rows[0] is None or rows[1] is None:
         return False
     try:
@@ -129,14 +129,14 @@ def _is_apart(together: Array, alone: Sequence[Array]) -> bool:
     return together.dtype.kind not in "biuO" or bool(np.array_equal(together, apart))
 
 
-def _trial_row(signature: Signature, seed: int) -> dict[str, Array] | None:
+def made_up_row(signature: Signature, seed: int) -> dict[str, Array] | None:
     """One row for every input, None where the signature does not say enough."""
     random = np.random.default_rng(seed)
     row: dict[str, Array] = {}
     for spec in signature.inputs.values():
         if spec.dtype.is_string:
             return None
-        shape = (1, *(size or 1 for size in (spec.shape or ())[1:]))
+        shape = tuple(size or 1 for size in ((1,) if spec.shape is None else spec.shape))
         if prod(shape) > _MAX_TRIAL_ELEMENTS:
             return None
         if spec.dtype.numpy.kind == "f":

@@ -1,0 +1,50 @@
+"""What hosts are told, instance by instance."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from penstock.config import ServeOptions
+from penstock.models.version import Version
+from penstock.process.host_specs import HostSpecs, code_folders
+from penstock.sagemaker_settings import SageMakerSettings
+
+_VERSION = Version("m", 3, Path("/opt/ml/model/export/Servo/3"), Path("/opt/ml/model"))
+
+
+def _specs(options: ServeOptions) -> HostSpecs:
+    return HostSpecs(options, b"", "http://127.0.0.1:8080", 8080, 1 << 30)
+
+
+def test_gpus_are_taken_in_turn() -> None:
+    specs = _specs(ServeOptions(instances=3, gpus="0, 1", gpu_memory_fraction=0.4))
+    told = [specs.spec(number, _VERSION, number) for number in range(3)]
+    assert [spec.gpu for spec in told] == ["0", "1", "0"]
+    assert {spec.gpu_memory_fraction for spec in told} == {0.4}
+
+
+def test_the_containers_margin_divides_a_gpu() -> None:
+    environ = {"SAGEMAKER_TFS_INSTANCE_COUNT": "2", "SAGEMAKER_TFS_FRACTIONAL_GPU_MEM_MARGIN": "0.2"}
+    assert SageMakerSettings.from_environ(environ, cpus=2).gpu_memory_fraction == 0.4
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="processes cannot be pinned on this system")
+def test_cores_are_taken_in_turn() -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    specs = _specs(ServeOptions(instances=len(cores) + 1, pin_cores=True))
+    told = [specs.spec(number, _VERSION, number).cores for number in range(len(cores) + 1)]
+    assert told == [*[[core] for core in cores], [cores[0]]]
+    assert _specs(ServeOptions()).spec(1, _VERSION, 0).cores == []
+
+
+def test_a_script_is_looked_for_from_the_version_up_to_the_models_root() -> None:
+    assert code_folders(_VERSION) == [
+        Path("/opt/ml/model/export/Servo/3/code"),
+        Path("/opt/ml/model/export/Servo/code"),
+        Path("/opt/ml/model/export/code"),
+        Path("/opt/ml/model/code"),
+    ]
+    assert code_folders(Version("m", 1, Path("/models/m/1"))) == [Path("/models/m/1/code"), Path("/models/m/code")]
