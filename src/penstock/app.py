@@ -38,7 +38,13 @@ def make_app(default_model: str, is_multi_model: bool, context: GatewayContext) 
     )
     administration = context.administration
     sagemaker = SageMaker(inference, default_model, is_multi_model=is_multi_model)
-    runtime = SageMakerRuntime(context.routes, administration, sagemaker.invoke, max_wait_s=options.request_timeout_s)
+    runtime = SageMakerRuntime(
+        context.routes,
+        administration,
+        sagemaker.invoke,
+        has_default=bool(default_model),
+        max_wait_s=options.request_timeout_s,
+    )
     async_root = Path(options.async_root) if options.async_root else None
     apis: list[Api] = [
         TfsRest(inference),

@@ -49,7 +49,7 @@ class SageMakerRuntime:
     """InvokeEndpoint and InvokeEndpointWithResponseStream.
 
     `invoke` runs a request to /invocations. A TargetModel that is not there is asked of `administration`; a request waits
-    for it for `max_wait_s` at the most, and `max_waiting` of them at a time.
+    for it for `max_wait_s` at the most, and `max_waiting` of them at a time. `has_default`: some model answers those that name none.
     """
 
     def __init__(
@@ -58,12 +58,14 @@ class SageMakerRuntime:
         administration: Administration,
         invoke: Invoke,
         *,
+        has_default: bool = True,
         max_wait_s: float = 50.0,
         max_waiting: int = 1024,
     ) -> None:
         self.routes = routes
         self.administration = administration
         self.invoke_model = invoke
+        self._has_default = has_default
         self.max_wait_s = max_wait_s
         self._max_waiting = max_waiting
         self.waiting = 0
@@ -99,11 +101,15 @@ class SageMakerRuntime:
             _Wait(self, invocation, target, names).begin()
 
     def _model(self, endpoint: str, head: Head) -> str | None:
-        """The model that the inference component or the endpoint is named after, unless the custom attributes name one."""
+        """The model that the inference component or the endpoint is named after, unless the custom attributes name one.
+
+        Where there is no default model, the endpoint's name is all there is to go by.
+        """
         if b"tfs-model-name=" in head.fields.get(_ATTRIBUTES, b""):
             return None
         component = head.field(b"x-amzn-sagemaker-inference-component")
-        return next((name for name in (component, endpoint) if name in self.routes.models), None)
+        loaded = next((name for name in (component, endpoint) if name in self.routes.models), None)
+        return loaded or (None if self._has_default else endpoint)
 
 
 class _Invocation:
