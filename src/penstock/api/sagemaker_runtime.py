@@ -49,7 +49,7 @@ class SageMakerRuntime:
     """InvokeEndpoint and InvokeEndpointWithResponseStream.
 
     `invoke` runs a request to /invocations. A TargetModel that is not there is asked of `administration`; a request waits
-    for it for `max_wait_s` at the most, and `max_waiting` of them at a time. `has_default`: some model answers those that name none.
+    for it for `max_wait_s` at the most, and `max_waiting` of them at a time. `has_default`: requests that name no model get one.
     """
 
     def __init__(
