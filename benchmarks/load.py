@@ -10,6 +10,7 @@ import http.client
 import json
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,17 @@ def require_wrk() -> str:
     return told.split(" Copyright")[0].split("[")[0].strip()
 
 
-def wrk_command(url: str, body: Path, connections: int, seconds: int) -> list[str]:
+@dataclass(frozen=True)
+class Pace:
+    """Less than all that a server can take: a pause after each answer on a connection, wrk on one core."""
+
+    pause_ms: int
+    core: int
+
+
+def wrk_command(
+    url: str, body: Path, connections: int, seconds: int, content_type: str = "application/json", pace: Pace | None = None
+) -> list[str]:
     """One thread: it drives far more than any server here answers, and leaves the cores to the server."""
     size = [
         "--threads",
@@ -64,12 +75,16 @@ def wrk_command(url: str, body: Path, connections: int, seconds: int) -> list[st
         "--timeout",
         f"{TIMEOUT_S}s",
     ]
-    return ["wrk", *size, "--script", str(SCRIPT), url, "--", str(body), "application/json"]
+    command = ["wrk", *size, "--script", str(SCRIPT), url, "--", str(body), content_type]
+    return ["taskset", "--cpu-list", str(pace.core), *command, str(pace.pause_ms)] if pace else command
 
 
-def drive(url: str, body: Path, connections: int, seconds: int) -> Sample:
+def drive(
+    url: str, body: Path, connections: int, seconds: int, content_type: str = "application/json", pace: Pace | None = None
+) -> Sample:
     """Runs wrk once."""
-    run = subprocess.run(wrk_command(url, body, connections, seconds), capture_output=True, text=True, check=False)
+    command = wrk_command(url, body, connections, seconds, content_type, pace)
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode != 0:
         raise RuntimeError(f"wrk ended with {run.returncode}: {(run.stderr or run.stdout).strip()[-500:]}")
     return parse(run.stdout)
@@ -93,23 +108,45 @@ def parse(output: str) -> Sample:
     )
 
 
-def ask(port: int, path: str, body: bytes, timeout_s: float) -> tuple[int, bytes]:
-    """One POST of a JSON body on a connection of its own: status and answer. Raises OSError or HTTPException."""
+def ask(
+    port: int, path: str, body: bytes, timeout_s: float, content_type: str = "application/json", method: str = "POST"
+) -> tuple[int, bytes]:
+    """One request on a connection of its own: status and answer. Raises OSError or HTTPException."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
     try:
-        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        connection.request(method, path, body, {"Content-Type": content_type})
         response = connection.getresponse()
         return response.status, response.read()
     finally:
         connection.close()
 
 
-def difference(answer: bytes, expected: dict[str, Any]) -> float:
-    """The largest deviation of the predictions from the expected ones, as a share of the largest expected number."""
+def difference(answer: bytes, expected: Any) -> float:
+    """The largest deviation of an answer's numbers, as a share of the largest expected one; infinite where all else differs."""
     import numpy as np
 
-    got = np.asarray(json.loads(answer)["predictions"], np.float64)
-    want = np.asarray(expected["predictions"], np.float64)
-    if got.shape != want.shape:
+    got = json.loads(answer)
+    if _without_numbers(got) != _without_numbers(expected):
         return float("inf")
-    return float(np.max(np.abs(got - want)) / np.max(np.abs(want)))
+    given, due = np.fromiter(_numbers(got), np.float64), np.fromiter(_numbers(expected), np.float64)
+    return float(np.max(np.abs(given - due)) / np.max(np.abs(due)))
+
+
+def _numbers(document: Any) -> Iterator[float]:
+    """Every number of a JSON document, in its order; keys in theirs."""
+    if isinstance(document, dict):
+        document = [document[key] for key in sorted(document)]
+    if isinstance(document, list):
+        for item in document:
+            yield from _numbers(item)
+    elif isinstance(document, int | float):
+        yield float(document)
+
+
+def _without_numbers(document: Any) -> Any:
+    """The document with 0 for every number: its shape, keys and texts."""
+    if isinstance(document, dict):
+        return {key: _without_numbers(value) for key, value in document.items()}
+    if isinstance(document, list):
+        return [_without_numbers(item) for item in document]
+    return 0 if isinstance(document, int | float) else document

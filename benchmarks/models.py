@@ -1,22 +1,29 @@
 """The models that are measured, and the request bodies that are sent to them.
 
-`python benchmarks/models.py DIR` guarantees, for each name in NAMES, a SavedModel in `DIR/NAME/1`; `DIR/NAME.keras` for
-the Keras ones; and `DIR/bodies/NAME.json` with `DIR/bodies/NAME.expected.json`, TensorFlow's own answer to that body.
-Seeds are fixed, what exists is kept, and a file or folder appears whole or not at all. Assumes TensorFlow and Keras.
+`python benchmarks/models.py DIR` guarantees, for each name in NAMES, a SavedModel in `DIR/NAME/1`, for the examples with the
+present script in `DIR/NAME/code`; `DIR/NAME.keras` for what peers load with Keras; and, at `body_path` and `expected_path`,
+a request body with TensorFlow's own answer to it. Seeds are fixed, what exists is kept, and a file or folder appears whole
+or not at all. Assumes TensorFlow, Keras and Pillow.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import random
+import runpy
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
 SEED = 20240229
 IMAGE_SIDE = 224
 FLAT_IMAGE = IMAGE_SIDE * IMAGE_SIDE * 3
@@ -32,7 +39,19 @@ def keras_path(directory: Path, name: str) -> Path:
 
 
 def body_path(directory: Path, name: str) -> Path:
-    return directory / "bodies" / f"{name}.json"
+    """What is posted, of the type `content_type`."""
+    if name == "multitask":
+        return EXAMPLES / name / "page.html"
+    return directory / "bodies" / ("image.jpg" if name == "image" else f"{name}.json")
+
+
+def npy_path(directory: Path, name: str) -> Path:
+    """The JSON body's array as a file of NumPy's."""
+    return directory / "bodies" / f"{name}.npy"
+
+
+def content_type(name: str) -> str:
+    return {"multitask": "text/html", "image": "image/jpeg"}.get(name, "application/json")
 
 
 def expected_path(directory: Path, name: str) -> Path:
@@ -95,8 +114,11 @@ def mobilenet() -> Any:
 
 MODULES: dict[str, Callable[[Path], None]] = {"half_plus_two": half_plus_two, "identity": identity}
 KERAS: dict[str, Callable[[], Any]] = {"perceptron": perceptron, "mobilenet": mobilenet}
-NAMES = (*MODULES, *KERAS)
-WITH_BODY = ("half_plus_two", *KERAS)
+# Models with a script, each exported by its own export.py.
+SCRIPTED = ("multitask", "image")
+NAMES = (*MODULES, *KERAS, *SCRIPTED)
+WITH_JSON = ("half_plus_two", *KERAS)
+WITH_NPY = ("mobilenet",)
 
 
 def body(name: str) -> dict[str, Any]:
@@ -110,6 +132,17 @@ def body(name: str) -> dict[str, Any]:
     return {"instances": [image]}
 
 
+def write_picture(target: Path) -> None:
+    """A JPEG of 640×480 pixels with the coarse shapes and the grain of a photograph."""
+    import numpy as np
+    from PIL import Image
+
+    source = np.random.default_rng(SEED)
+    shapes = Image.fromarray(source.integers(0, 256, (12, 16, 3), np.uint8)).resize((640, 480), Image.Resampling.BICUBIC)
+    grainy = np.asarray(shapes, np.float32) + source.normal(0, 6, (480, 640, 3))
+    Image.fromarray(grainy.clip(0, 255).astype(np.uint8)).save(target, "JPEG", quality=85)
+
+
 def answer(saved_model: Path, request: dict[str, Any]) -> dict[str, Any]:
     """What TensorFlow itself answers to the body: the reference for every server."""
     import numpy as np
@@ -118,6 +151,22 @@ def answer(saved_model: Path, request: dict[str, Any]) -> dict[str, Any]:
     signature = tf.saved_model.load(str(saved_model)).signatures["serving_default"]
     outputs = signature(x=tf.constant(np.asarray(request["instances"], np.float32)))
     return {"predictions": next(iter(outputs.values())).numpy().tolist()}
+
+
+def scripted_answer(model: Path, request: bytes) -> str:
+    """What TensorFlow itself answers between the handlers of the model's script."""
+    import tensorflow as tf
+
+    code = str(model / "code")
+    sys.path.insert(0, code)
+    try:
+        script = runpy.run_path(f"{code}/inference.py")
+    finally:
+        sys.path.remove(code)
+    inputs = {name: tf.constant(array) for name, array in script["input_handler"](io.BytesIO(request), None).items()}
+    outputs = tf.saved_model.load(str(model / "1")).signatures["serving_default"](**inputs)
+    text, _ = script["output_handler"](SimpleNamespace(arrays={name: value.numpy() for name, value in outputs.items()}), None)
+    return str(text)
 
 
 def appear(target: Path, write: Callable[[Path], None]) -> None:
@@ -152,6 +201,37 @@ def write_expected(name: str, saved_model: Path, target: Path) -> None:
     target.write_text(json.dumps(answer(saved_model, body(name))))
 
 
+def write_npy(name: str, target: Path) -> None:
+    import numpy as np
+
+    with target.open("wb") as file:
+        np.save(file, np.asarray(body(name)["instances"], np.float32))
+
+
+def write_scripted_expected(model: Path, request: Path, target: Path) -> None:
+    target.write_text(scripted_answer(model, request.read_bytes()))
+
+
+def export_scripted(name: str, directory: Path) -> None:
+    """What the example's export.py makes, its folder last; the script is brought up to date in any case."""
+    target = directory / name
+    if not target.exists():
+        print(f"models: {target}", flush=True)
+        unfinished = directory / f"unfinished-{name}"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        subprocess.run([sys.executable, str(EXAMPLES / name / "export.py"), str(unfinished)], check=True)
+        for made in sorted(unfinished.iterdir(), key=Path.is_dir):
+            made.replace(directory / made.name)
+        unfinished.rmdir()
+    shutil.copytree(EXAMPLES / name / "code", target / "code", ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+
+
+def forget_if_older(target: Path, sources: list[Path]) -> None:
+    """Removes a file that was made from what has changed since."""
+    if target.exists() and target.stat().st_mtime < max(source.stat().st_mtime for source in sources):
+        target.unlink()
+
+
 def export(directory: Path) -> None:
     """Writes what is missing in the directory."""
     for name, module in MODULES.items():
@@ -160,9 +240,17 @@ def export(directory: Path) -> None:
         keras_file = keras_path(directory, name)
         appear(keras_file, partial(write_keras, build))
         appear(saved_model_path(directory, name), partial(write_saved_model, keras_file))
-    for name in WITH_BODY:
+    for name in WITH_JSON:
         appear(body_path(directory, name), partial(write_body, name))
         appear(expected_path(directory, name), partial(write_expected, name, saved_model_path(directory, name)))
+    for name in WITH_NPY:
+        appear(npy_path(directory, name), partial(write_npy, name))
+    appear(body_path(directory, "image"), write_picture)
+    for name in SCRIPTED:
+        export_scripted(name, directory)
+        request, expected = body_path(directory, name), expected_path(directory, name)
+        forget_if_older(expected, [request, *(EXAMPLES / name / "code").glob("*.py")])
+        appear(expected, partial(write_scripted_expected, directory / name, request))
 
 
 def main() -> None:

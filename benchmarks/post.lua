@@ -1,5 +1,6 @@
 -- wrk's script for every server: POST one file again and again; what happened comes out as one line of JSON.
--- wrk ... -s post.lua URL -- BODY_FILE CONTENT_TYPE
+-- wrk ... -s post.lua URL -- BODY_FILE CONTENT_TYPE [PAUSE_MS]
+-- With a pause, each connection waits that long between an answer and its next request.
 
 function init(args)
   local file = assert(io.open(args[1], "rb"))
@@ -7,6 +8,10 @@ function init(args)
   wrk.body = file:read("*a")
   wrk.headers["Content-Type"] = args[2]
   file:close()
+  local pause_ms = tonumber(args[3])
+  if pause_ms then
+    function delay() return pause_ms end
+  end
 end
 
 function done(summary, latency, requests)

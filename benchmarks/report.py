@@ -26,6 +26,7 @@ NONE = "–"
 
 def page(results: Results, profile: str | None) -> str:
     """The whole of performance.md."""
+    figures = list(figure_blocks(results))
     blocks = [
         "<!-- Made by `python -m benchmarks.report`: do not edit. -->",
         "# Performance",
@@ -40,6 +41,8 @@ def page(results: Results, profile: str | None) -> str:
         *load_blocks(results),
         "## Start, tensors, memory",
         *other_blocks(results),
+        "## Many models, scripts, instances" if figures else "",
+        *figures,
         "## How it was measured",
         method(results),
         contender_table(results),
@@ -151,8 +154,35 @@ def other_blocks(results: Results) -> Iterator[str]:
         rows = [[kind, ", ".join(f"{size:.1f}" for size in sizes)] for kind, sizes in results.unique_mb.items()]
         yield table(["unique memory (USS) after serving half_plus_two twice, two gateways", "MB of each"], rows)
     for work in works.OTHERS:
-        for name, reason in results.failures.get(work, {}).items():
-            yield f"{works.OTHERS[work]}: {name} failed: {reason}"
+        if work not in works.FIGURES:
+            yield from failures(results, work)
+
+
+def figure_blocks(results: Results) -> Iterator[str]:
+    """A table per work: each figure's median over the rounds, and from where to where it went."""
+    for work, names in works.FIGURES.items():
+        found = results.figures.get(work, {})
+        rows = [[text, *median_and_range(found[name])] for name, text in names.items() if name in found]
+        if rows:
+            yield f"### {works.OTHERS[work]}"
+            yield works.NOTES[work]
+            yield table(["figure", "median", "lowest to highest"], rows)
+        yield from failures(results, work)
+
+
+def median_and_range(values: Sequence[float]) -> list[str]:
+    low, high = min(values), max(values)
+    return [digits(statistics.median(values)), f"{digits(low)} to {digits(high)}" if len(values) > 1 else NONE]
+
+
+def digits(value: float) -> str:
+    """Three significant digits, and all that stand before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def failures(results: Results, work: str) -> Iterator[str]:
+    for name, reason in results.failures.get(work, {}).items():
+        yield f"{works.OTHERS[work]}: {name} failed: {reason}"
 
 
 def tensor_rows(results: Results) -> list[list[str]]:
@@ -178,7 +208,8 @@ def method(results: Results) -> str:
         f"{results.versions['system']['wrk']}, one thread, the same body, connections and seconds for all: "
         f"{settings['seconds']} s after {settings['warm_up_s']} s of warming up; rounds: {settings['rounds']}, the "
         "servers in turn (A B C A B C …), one alive at a time, started anew for each round. Before and after, "
-        "each server's answer is compared with TensorFlow's own: 10⁻⁴ of the largest number is allowed. An error is an "
+        "each server's answer is compared with TensorFlow's own: 10⁻⁴ of the largest number is allowed, and 3·10⁻⁴ where a "
+        "script rounds to four digits. An error is an "
         "answer above 399 or a broken connection. Each peer is written as its own documentation recommends, in "
         "`benchmarks/peers/`."
     )
@@ -207,6 +238,7 @@ def repetition(results: Results) -> str:
     commands = [
         "make bench",
         "python -m benchmarks.run --only perceptron-64 --peers mosec,fastapi --rounds 5",
+        "python -m benchmarks.run --only hosted-500 --only instances --only neighbour --peers none",
         "python -m benchmarks.report benchmarks/results/latest.json",
         "",
         "# one figure by hand",

@@ -19,6 +19,7 @@ class Results:
 
     start_s: contender -> seconds, one per round. tensor_ms: part -> milliseconds, one per round.
     unique_mb: kind of process -> megabytes of each, ascending by its number.
+    figures: work -> name of a figure with its unit at the end (`works.FIGURES` explains them) -> one value per round.
     """
 
     date: str
@@ -32,6 +33,13 @@ class Results:
     start_s: dict[str, list[float]] = field(default_factory=dict)
     tensor_ms: dict[str, list[float]] = field(default_factory=dict)
     unique_mb: dict[str, list[float]] = field(default_factory=dict)
+    figures: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+
+    def add(self, work: str, figures: dict[str, float]) -> None:
+        """Says and keeps the figures of one round."""
+        print(f"{work}: {', '.join(f'{name} {value:.4g}' for name, value in figures.items())}", flush=True)
+        for name, value in figures.items():
+            self.figures.setdefault(work, {}).setdefault(name, []).append(value)
 
     def fail(self, work: str, contender: str, reason: str) -> None:
         """Says so and keeps it, without the paths of this machine."""

@@ -16,7 +16,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import environments, load, machine, memory, models, start, tensor, throughput, works
+from benchmarks import (
+    cold,
+    environments,
+    hosted,
+    instances,
+    jpeg,
+    load,
+    machine,
+    memory,
+    models,
+    neighbour,
+    start,
+    tensor,
+    throughput,
+    works,
+)
 from benchmarks.results import Results, summarize
 from benchmarks.servers import PEER_CONTENDERS, PENSTOCK, Contender, Launch, launch_peer, launch_penstock
 
@@ -24,6 +39,8 @@ RESULTS = Path(__file__).with_name("results")
 SMOKE_PEERS = "fastapi"
 TENSOR_CALLS = 300
 SMOKE_TENSOR_CALLS = 50
+JPEG_CALLS = 200
+SMOKE_JPEG_CALLS = 30
 
 
 def arguments() -> argparse.Namespace:
@@ -95,6 +112,16 @@ def measure(options: argparse.Namespace) -> Results:
         if "memory" in options.only:
             workers = [peer for peer in able if peer.name == "fastapi"]
             memory.measure(server, workers, launch, plan, results)
+        if hosted.WORK in options.only:
+            hosted.measure(server, hosted.SMOKE_MODELS if options.smoke else hosted.MODELS, plan, results)
+        if cold.WORK in options.only:
+            cold.measure(server, [peer for peer in able if peer.name == "flask_keras"], launch, plan, results)
+        if instances.WORK in options.only:
+            instances.measure(server, plan, results)
+        if neighbour.WORK in options.only:
+            neighbour.measure(server, plan, results)
+        if jpeg.WORK in options.only:
+            jpeg.measure(launch, SMOKE_JPEG_CALLS if options.smoke else JPEG_CALLS, plan, results)
     finally:
         results.write(options.json)
     return results

@@ -40,8 +40,8 @@ class Contender:
     models: frozenset[str]
 
 
-ALL = frozenset(models.WITH_BODY)
-PENSTOCK = Contender("penstock", "Penstock", "`penstock serve DIR`, no options", ALL)
+ALL = frozenset(models.WITH_JSON)
+PENSTOCK = Contender("penstock", "Penstock", "`penstock serve DIR`, no options", ALL | {"multitask"})
 PEER_CONTENDERS = (
     Contender("mosec", "mosec", "2 workers, `max_batch_size=32`, `max_wait_time=10` (ms, its default)", ALL),
     Contender("fastapi", "FastAPI", "`uvicorn --workers 2`, pydantic body, `def` endpoint, loaded signature", ALL),
@@ -52,19 +52,25 @@ PEER_CONTENDERS = (
         "`workers_per_device=2`, `max_batch_size=32`, `batch_timeout=0.01`, `fast_queue=True`",
         ALL,
     ),
-    Contender("flask_keras", "Flask + Keras", "Flask's own threaded server, `model.predict`", frozenset(models.KERAS)),
+    Contender(
+        "flask_keras",
+        "Flask + Keras",
+        "Flask's own threaded server, `model.predict`; for web pages `examples/multitask/flask_app.py`",
+        frozenset(models.KERAS) | {"multitask"},
+    ),
 )
 
 
 @dataclass(frozen=True)
 class Launch:
-    """A command line, and where the server will answer."""
+    """A command line, and where the server will answer; content_type: of the bodies that it is asked with there."""
 
     argv: Sequence[str]
     port: int
     path: str
     cwd: Path | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    content_type: str = "application/json"
 
     @property
     def url(self) -> str:
@@ -85,7 +91,8 @@ def free_port() -> int:
 def launch_penstock(command: Sequence[str], directory: Path, model: str) -> Launch:
     port = free_port()
     argv = [*command, "serve", str(directory / model), "--port", str(port)]
-    return Launch(argv, port, f"/v1/models/{model}:predict")
+    path = "/invocations" if model in models.SCRIPTED else f"/v1/models/{model}:predict"
+    return Launch(argv, port, path, content_type=models.content_type(model))
 
 
 def launch_peer(name: Name, python: Path, directory: Path, model: str) -> Launch:
@@ -94,6 +101,10 @@ def launch_peer(name: Name, python: Path, directory: Path, model: str) -> Launch
     saved = {"MODEL_PATH": str(models.saved_model_path(directory, model).resolve())}
     keras_file = str(models.keras_path(directory, model).resolve())
     tools, bind = python.parent, ["--port", str(port)]
+    if model == "multitask":
+        app = str(models.EXAMPLES / model / "flask_app.py")
+        argv = [str(tools / "flask"), "--app", app, "run", *bind]
+        return Launch(argv, port, "/invocations", None, {"MODEL": keras_file}, models.content_type(model))
     commands: dict[str, list[str]] = {
         "flask_keras": [str(python), "app.py", keras_file, str(port)],
         "gunicorn_flask": [str(tools / "gunicorn"), "--workers", "2", "--bind", f"127.0.0.1:{port}", "app:app"],
@@ -140,7 +151,8 @@ class Running:
             if self.process.poll() is not None:
                 raise ServerFailedError(f"ended with {self.process.returncode} while starting: {self.last_words()}")
             try:
-                status, answer = load.ask(self.launch.port, self.launch.path, body, START_LIMIT_S - waited_s)
+                launch, left_s = self.launch, START_LIMIT_S - waited_s
+                status, answer = load.ask(launch.port, launch.path, body, left_s, launch.content_type)
             except (OSError, http.client.HTTPException) as error:
                 last = str(error) or type(error).__name__
             else:
@@ -149,6 +161,15 @@ class Running:
                 last = f"status {status}: {answer[:200].decode(errors='replace')}"
             time.sleep(POLL_S)
         raise ServerFailedError(f"no 200 within {START_LIMIT_S:.0f} s ({last}): {self.last_words()}")
+
+    def wait_until_ready(self) -> None:
+        """Until a GET of the launch's path is answered with 200."""
+        while time.perf_counter() - self.started < START_LIMIT_S and self.process.poll() is None:
+            with suppress(OSError, http.client.HTTPException):
+                if load.ask(self.launch.port, self.launch.path, b"", START_LIMIT_S, method="GET")[0] == 200:
+                    return
+            time.sleep(POLL_S)
+        raise ServerFailedError(f"no 200 from {self.launch.path}: {self.last_words()}")
 
     def last_words(self) -> str:
         """The end of what the server printed."""

@@ -7,7 +7,6 @@ Each is the median of one round's calls.
 
 from __future__ import annotations
 
-import http.client
 import io
 import json
 import multiprocessing
@@ -27,7 +26,7 @@ import numpy.typing as npt
 
 from benchmarks import models
 from benchmarks.results import Results
-from benchmarks.servers import Launch, Running, ServerFailedError, free_port, running
+from benchmarks.servers import Launch, ServerFailedError, free_port, running
 from benchmarks.throughput import Plan
 
 MODEL = "identity"
@@ -79,7 +78,7 @@ def served_ms(server_command: list[str], directory: Path, calls: int) -> float:
     fields = f"Host: localhost\r\nContent-Type: {NPY}\r\nAccept: {NPY}\r\nContent-Length: {len(body)}\r\n"
     head, buffer = f"POST /invocations HTTP/1.1\r\n{fields}\r\n".encode(), bytearray(2 * len(body))
     with running(Launch(argv, port, "/ping")) as server:
-        wait_until_ready(server)
+        server.wait_until_ready()
         with connect(port) as link:
 
             def call() -> memoryview:
@@ -93,23 +92,6 @@ def served_ms(server_command: list[str], directory: Path, calls: int) -> float:
                 return median_ms(call, calls)
             except (OSError, ValueError) as error:
                 raise ServerFailedError(f"/invocations: {error}") from error
-
-
-def wait_until_ready(server: Running) -> None:
-    """Until the server's /ping says 200."""
-    deadline = time.perf_counter() + 60
-    while time.perf_counter() < deadline and server.process.poll() is None:
-        connection = http.client.HTTPConnection("127.0.0.1", server.launch.port, timeout=60)
-        try:
-            connection.request("GET", server.launch.path)
-            if connection.getresponse().status == 200:
-                return
-        except (OSError, http.client.HTTPException):
-            pass
-        finally:
-            connection.close()
-        time.sleep(0.01)
-    raise ServerFailedError(f"no 200 from {server.launch.path}: {server.last_words()}")
 
 
 def connect(port: int) -> socket.socket:

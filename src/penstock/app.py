@@ -37,7 +37,7 @@ def make_app(default_model: str, is_multi_model: bool, context: GatewayContext) 
         administration=context.administration if options.model_store else None,
     )
     administration = context.administration
-    sagemaker = SageMaker(inference, default_model, is_multi_model=is_multi_model)
+    sagemaker = SageMaker(inference, default_model)
     runtime = SageMakerRuntime(
         context.routes,
         administration,

@@ -322,7 +322,7 @@ def fill(world: World, *names: str) -> None:
 def test_the_least_recently_used_model_makes_room() -> None:
     world = World(limit_mb=99)
     fill(world, "a", "b")
-    world.manager.used(["a"])
+    world.manager.used({"a": world.processes.now()})
     world.manager.call_for("c", world.answer)
     assert world.titles(State.UNLOADING) == ["b/1"]
     assert not world.processes.loading

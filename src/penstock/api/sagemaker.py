@@ -30,11 +30,10 @@ _OCTET_TYPE = "application/octet-stream"
 class SageMaker:
     """/ping and /invocations. `default_model` answers where the request names none."""
 
-    def __init__(self, inference: Inference, default_model: str, *, is_multi_model: bool = False) -> None:
+    def __init__(self, inference: Inference, default_model: str) -> None:
         self._inference = inference
         self._routes = inference.routes
         self._default_model = default_model
-        self._is_multi_model = is_multi_model
         self._tfs = TfsRest(inference)
 
     def match(self, method: str, path: str) -> Handler | None:
@@ -45,9 +44,8 @@ class SageMaker:
         return None
 
     def _ping(self, request: Request) -> None:
-        """200 when the model answers requests, else 502: what the container's own /ping says."""
-        model = self._routes.models.get(self._default_model)
-        is_up = self._is_multi_model or (model is not None and model.latest() is not None)
+        """200 when the model answers requests, else 502: what the container's own /ping says. Without a default model, 200."""
+        is_up = not self._default_model or self._routes.ready(self._default_model) is not None
         request.answer(Response(200 if is_up else HTTPStatus.BAD_GATEWAY, b""))
 
     def _invoke(self, request: Request) -> None:

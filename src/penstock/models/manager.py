@@ -9,12 +9,12 @@ the processes are its `Loader`'s. One thread; nothing here waits.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from penstock.errors import AlreadyExists, FailedPrecondition, NotFound, PenstockError, Unavailable, UsageError
+from penstock.errors import AlreadyExists, FailedPrecondition, NotFound, PenstockError, ResourceExhausted, Unavailable, UsageError
 from penstock.models.budget import Budget
 from penstock.models.desired import Desired
 from penstock.models.version import Version
@@ -68,6 +68,19 @@ class _Unpacked:
 
 
 @dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why a stored model could not be loaded the last time, and until when that is good enough an answer."""
+
+    fingerprint: str
+    error: PenstockError
+    until: float
+    count: int
+
+    def holds(self, one: Desired, now: float) -> bool:
+        return self.fingerprint == one.fingerprint and now < self.until
+
+
+@dataclass(frozen=True, slots=True)
 class ManagerOptions:
     """`instances` processes run each version; loads are retried `max_retries` times."""
 
@@ -88,6 +101,8 @@ class Manager:
         self._called_for: set[str] = set()
         self._preparing: set[str] = set()
         self._unpacked: dict[str, _Unpacked] = {}
+        self._refused: dict[str, _Refusal] = {}
+        self._by_model: dict[str, dict[int, Version]] = {}
         self._waits_for_room: dict[Key, set[str]] = {}
         self._waiting_loads: dict[str, list[Answer]] = {}
         self._waiting_ends: dict[str, list[Answer]] = {}
@@ -114,7 +129,7 @@ class Manager:
                     renewed.append(model)
             if dict(one.labels) != (dict(old.labels) if old else {}):
                 self._loader.labelled(model, dict(one.labels))
-        self._reconcile(set(before) | set(self._desired))
+        self._reconcile(model for model in before.keys() | self._desired if before.get(model) != self._desired.get(model))
         self._called_for.update(renewed)  # whoever waits gets the new content, once the old is out
         self._reconcile(renewed)
 
@@ -157,6 +172,10 @@ class Manager:
             answer(NotFound(f"Servable not found for request: Latest({model})"))
             return
         if one.on_demand and model not in self._called_for:
+            refusal = self._refused.get(model)
+            if refusal is not None and refusal.holds(one, self._loader.now()):
+                answer(refusal.error)
+                return
             for version in versions:
                 if version.state is State.END:
                     self._forget(version)
@@ -165,11 +184,10 @@ class Manager:
         self._reconcile([model])
         self._settle(model)
 
-    def used(self, models: Iterable[str]) -> None:
-        """Requests came for these models since the last time."""
-        now = self._loader.now()
-        for model in models:
-            self._last_used[model] = now
+    def used(self, models: Mapping[str, float]) -> None:
+        """When the last requests came for models, on the Loader's clock."""
+        for model, time_s in models.items():
+            self._last_used[model] = max(time_s, self._last_used.get(model, 0.0))
 
     def _wanted(self, model: str) -> Desired | None:
         return self._desired.get(model) or self._by_admin.get(model)
@@ -201,9 +219,8 @@ class Manager:
                 version = self.versions.get((model, number))
                 if version is None:
                     self._start(Version(model, number, path, root, url))
-                elif version.path != path and version.state is State.END:
-                    self._forget(version)
-                    self._start(Version(model, number, path, root, url))
+                elif version.path != path:
+                    self._end(version)
 
     def _unload_others(self, model: str, wanted: dict[int, Path]) -> None:
         """Ends what is not wanted any more, where that leaves nobody without an answer."""
@@ -242,6 +259,7 @@ class Manager:
     def unprepared(self, model: str, error: PenstockError) -> None:
         """The archive cannot be unpacked."""
         self._preparing.discard(model)
+        self._refuse(model, error)
         self._called_for.discard(model)
         self._by_admin.pop(model, None)
         log.error("model %s cannot be unpacked: %s", model, error.message)
@@ -251,6 +269,7 @@ class Manager:
         """Loads a version as soon as there is room for it."""
         key = (version.model, version.version)
         self.versions[key] = version
+        self._by_model.setdefault(version.model, {})[version.version] = version
         instances = self._options.instances
         needed = self._budget.estimate(version.title, files_bytes(version.path) * instances + _HOST_BYTES * (instances - 1))
         try:
@@ -301,6 +320,7 @@ class Manager:
         if version.state is not State.LOADING:
             return
         version.failures, version.error = 0, None
+        self._refused.pop(version.model, None)
         self._last_used.setdefault(version.model, self._loader.now())
         self._set_state(version, State.AVAILABLE)
         self._settle(version.model)
@@ -324,6 +344,7 @@ class Manager:
         self._set_state(version, State.END)
         one = self._wanted(version.model)
         if version.model in self._by_admin or (one is not None and one.on_demand):
+            self._refuse(version.model, error)
             self._by_admin.pop(version.model, None)
             self._called_for.discard(version.model)
         elif version.failures <= self._options.max_retries:
@@ -331,6 +352,15 @@ class Manager:
             self._loader.after(delay, lambda: self._retry(version))
         self._settle(version.model)
         self._reconcile([version.model])
+
+    def _refuse(self, model: str, error: PenstockError) -> None:
+        """A stored model that cannot be loaded is not tried again for each request. (Memory may come back any time.)"""
+        one = self._desired.get(model)
+        if one is not None and one.on_demand and not isinstance(error, ResourceExhausted):
+            before = self._refused.get(model)
+            count = before.count + 1 if before is not None and before.fingerprint == one.fingerprint else 1
+            until = self._loader.now() + _RETRY_S[min(count, len(_RETRY_S)) - 1]
+            self._refused[model] = _Refusal(one.fingerprint, error, until, count)
 
     def _retry(self, version: Version) -> None:
         key = (version.model, version.version)
@@ -360,6 +390,10 @@ class Manager:
         version.error = None
         self._set_state(version, State.END)
         self.versions.pop((version.model, version.version), None)
+        versions = self._by_model.get(version.model, {})
+        versions.pop(version.version, None)
+        if not versions:
+            self._by_model.pop(version.model, None)
 
     def _settle(self, model: str) -> None:
         """Answers those who wait for a model, once it is known what became of it."""
@@ -390,7 +424,7 @@ class Manager:
         self._loader.changed(version)
 
     def _versions_of(self, model: str) -> list[Version]:
-        return [version for (name, _), version in self.versions.items() if name == model]
+        return list(self._by_model.get(model, {}).values())
 
 
 def desired_at(model: str, url: str) -> Desired:

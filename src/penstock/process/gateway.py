@@ -131,7 +131,8 @@ class Gateway:
     def _report(self) -> None:
         """Tells the supervisor which models were used, and which hosts hang."""
         before_ns = time.monotonic_ns() - int(2 * _TICK_S * _TICKS_PER_SWEEP * 1e9)
-        used = [model.name for model in self._routes.models.values() if model.last_used_ns() > before_ns]
+        times = {model.name: model.last_used_ns() for model in self._routes.models.values()}
+        used = {model: last_ns / 1e9 for model, last_ns in times.items() if last_ns > before_ns}
         if used:
             self._tell(encode(Used(used)))
         for link in list(self._links):

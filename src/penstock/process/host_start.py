@@ -12,6 +12,7 @@ from pathlib import Path
 
 from setproctitle import setproctitle
 
+from penstock.config import available_cores
 from penstock.engine.base import Engine, EngineModel, EngineOptions
 from penstock.errors import PenstockError, ResourceExhausted
 from penstock.process.channel import FrameSocket
@@ -28,6 +29,9 @@ from penstock.serving.batcher import mixes_rows
 
 #: What a script may print; the rest is dropped and counted.
 _MAX_PRINTED_BYTES_PER_S = 256 << 10
+#: What a thread's stack may take, which counts as allocated from the start; and threads beside the script's and the engine's.
+_STACK_BYTES = 8 << 20
+_OTHER_THREADS = 8
 
 
 def run_host(engine: Engine, spec: HostSpec, control: socket.socket, lifeline: int) -> None:
@@ -91,7 +95,8 @@ def _confine(spec: HostSpec) -> None:
     if spec.memory_bytes and sys.platform == "linux":
         Path("/proc/self/oom_score_adj").write_text("1000")
         pages = int(Path("/proc/self/statm").read_text().split()[5])
-        bound = pages * resource.getpagesize() + spec.memory_bytes
+        stacks = (spec.script.threads + 2 * available_cores() + _OTHER_THREADS) * _STACK_BYTES
+        bound = pages * resource.getpagesize() + spec.memory_bytes + stacks
         resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
 
 

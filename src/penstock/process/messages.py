@@ -361,9 +361,9 @@ class Outcome(msgspec.Struct, array_like=True, tag="outcome"):
 
 
 class Used(msgspec.Struct, array_like=True, tag="used"):
-    """Gateway to supervisor: requests came for these models since the last time."""
+    """Gateway to supervisor: when the last request came for each of these models, in seconds."""
 
-    models: list[str]
+    models: dict[str, float]
 
 
 class Idle(msgspec.Struct, array_like=True, tag="idle"):

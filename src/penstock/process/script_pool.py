@@ -15,18 +15,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 
 from penstock.codec.tfs_examples import decode_examples, encode_classification, encode_regression
 from penstock.codec.tfs_predict import decode_predict, encode_predict
 from penstock.engine.base import EngineModel
-from penstock.errors import DeadlineExceeded, Internal, InvalidArgument, PenstockError
+from penstock.errors import DeadlineExceeded, Internal, InvalidArgument, PenstockError, ResourceExhausted
 from penstock.observe.log import get_logger
 from penstock.process.messages import HostSpec, Invoke
 from penstock.script.folder import ScriptFolder, find_script
@@ -159,9 +160,10 @@ def _as_input(name: str, value: object, signature: Signature) -> Array:
 
 
 class ScriptPool:
-    """Runs a script. `wake` can be read when `take_runs` or `take_answers` have something.
+    """Runs a script. All its threads start with it, so that no request can fail for want of one.
 
-    `reload` gives a new script where there is one, now and then.
+    `wake` can be read when `take_runs` or `take_answers` have something. `reload` gives a new script where there is one, now
+    and then.
     """
 
     def __init__(
@@ -177,7 +179,7 @@ class ScriptPool:
         self._guard = guard
         self._reload = reload
         self._model = model
-        self._executor = ThreadPoolExecutor(threads, "script")
+        self._requests: SimpleQueue[tuple[object, Invoke, bytes, list[int]]] = SimpleQueue()
         self._runs: deque[InnerRun] = deque()
         self._answers: deque[Answered] = deque()
         self._working: dict[int, float] = {}
@@ -185,7 +187,12 @@ class ScriptPool:
         for end in (self.wake, self._waker):
             end.setblocking(False)
         sys.setswitchinterval(_SWITCH_S)
-        threading.Thread(target=self._watch, daemon=True, name="script watch").start()
+        try:
+            for number in range(threads):
+                threading.Thread(target=self._answer_requests, daemon=True, name=f"script {number}").start()
+            threading.Thread(target=self._watch, daemon=True, name="script watch").start()
+        except RuntimeError:
+            raise ResourceExhausted(f"there is not enough memory for {threads} threads that run the script") from None
 
     def signature(self, name: str) -> Signature:
         """Raises InvalidArgument for one that the model does not have."""
@@ -198,7 +205,7 @@ class ScriptPool:
 
     def submit(self, origin: object, invoke: Invoke, body: bytes, blocks: list[int]) -> None:
         """Has the script answer a request, in its turn."""
-        self._executor.submit(self._work, origin, invoke, body, blocks)
+        self._requests.put((origin, invoke, body, blocks))
 
     def take_runs(self) -> list[InnerRun]:
         self._drain_wake()
@@ -212,6 +219,10 @@ class ScriptPool:
     def add_run(self, run: InnerRun) -> None:
         self._runs.append(run)
         self._wake_loop()
+
+    def _answer_requests(self) -> None:
+        while True:
+            self._work(*self._requests.get())
 
     def _work(self, origin: object, invoke: Invoke, body: bytes, blocks: list[int]) -> None:
         answered = Answered(origin, invoke.id, blocks, started_ns=time.monotonic_ns())
