@@ -21,7 +21,7 @@ def _specs(options: ServeOptions) -> HostSpecs:
 
 def test_gpus_are_taken_in_turn() -> None:
     specs = _specs(ServeOptions(instances=3, gpus="0, 1", gpu_memory_fraction=0.4))
-    told = [specs.spec(number, _VERSION, number) for number in range(3)]
+    told = [specs.spec(number, _VERSION, number, None) for number in range(3)]
     assert [spec.gpu for spec in told] == ["0", "1", "0"]
     assert {spec.gpu_memory_fraction for spec in told} == {0.4}
 
@@ -32,12 +32,15 @@ def test_the_containers_margin_divides_a_gpu() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="processes cannot be pinned on this system")
-def test_cores_are_taken_in_turn() -> None:
+def test_each_process_gets_the_core_that_fewest_have() -> None:
     cores = sorted(os.sched_getaffinity(0))
-    specs = _specs(ServeOptions(instances=len(cores) + 1, pin_cores=True))
-    told = [specs.spec(number, _VERSION, number).cores for number in range(len(cores) + 1)]
-    assert told == [*[[core] for core in cores], [cores[0]]]
-    assert _specs(ServeOptions()).spec(1, _VERSION, 0).cores == []
+    specs = _specs(ServeOptions(pin_cores=True))
+    taken: list[int | None] = []
+    for _ in range(len(cores) + 1):
+        taken.append(specs.free_core(taken))
+    assert taken == [*cores, cores[0]]
+    assert specs.free_core([core for core in cores if core != cores[-1]]) == cores[-1]
+    assert _specs(ServeOptions()).free_core(cores) is None
 
 
 def test_a_script_is_looked_for_from_the_version_up_to_the_models_root() -> None:

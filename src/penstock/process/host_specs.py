@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from penstock.config import ServeOptions, cache_folder
@@ -25,7 +27,12 @@ class HostSpecs:
         self._cores = sorted(os.sched_getaffinity(0)) if options.pin_cores and hasattr(os, "sched_getaffinity") else []
         self._gpus = [gpu.strip() for gpu in options.gpus.split(",") if gpu.strip()]
 
-    def spec(self, host: int, version: Version, instance: int) -> HostSpec:
+    def free_core(self, taken: Iterable[int | None]) -> int | None:
+        """The core that fewest of those that are `taken` are, for a new host to be pinned to; None where hosts are not pinned."""
+        counts = Counter(taken)
+        return min(self._cores, key=lambda core: counts[core], default=None)
+
+    def spec(self, host: int, version: Version, instance: int, core: int | None) -> HostSpec:
         options = self._options
         return HostSpec(
             host,
@@ -40,7 +47,7 @@ class HostSpecs:
             options.batch_timeout_us,
             instance,
             self._memory_bytes,
-            [self._cores[instance % len(self._cores)]] if self._cores else [],
+            core,
             self._gpus[instance % len(self._gpus)] if self._gpus else "",
             options.gpu_memory_fraction,
             options.warm_up,

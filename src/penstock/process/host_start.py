@@ -90,8 +90,8 @@ def _engine_options(spec: HostSpec) -> EngineOptions:
 
 def _confine(spec: HostSpec) -> None:
     """Its cores, and a bound for what it may allocate: a model that grows without end fails alone, or is killed first."""
-    if spec.cores:
-        os.sched_setaffinity(0, spec.cores)
+    if spec.core is not None:
+        os.sched_setaffinity(0, [spec.core])
     if spec.memory_bytes and sys.platform == "linux":
         Path("/proc/self/oom_score_adj").write_text("1000")
         pages = int(Path("/proc/self/statm").read_text().split()[5])

@@ -198,11 +198,12 @@ class Hosts:
         if self._is_ending or version.state not in (State.LOADING, State.AVAILABLE):
             return
         ours, theirs = frame_pair()
-        host = HostProcess(next(self._ids), version, instance, FrameSocket(ours))
+        core = self._specs.free_core(host.core for host in self._hosts.values())
+        host = HostProcess(next(self._ids), version, instance, FrameSocket(ours), core)
         self._hosts[host.id] = host
         self._loop.listen(host.control, lambda message: self._obey(host, message), lambda: self._lost(host))
         self._loop.after(self._options.load_timeout_s, partial(self._give_up_loading, host.id))
-        self._zygotes.spawn(self._options.python_of(version.model), self._specs.spec(host.id, version, instance), theirs)
+        self._zygotes.spawn(self._options.python_of(version.model), self._specs.spec(host.id, version, instance, core), theirs)
 
     def _forked(self, host_id: int, pid: int) -> None:
         host = self._hosts.get(host_id)

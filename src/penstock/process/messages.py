@@ -183,7 +183,7 @@ class ScriptSpec(msgspec.Struct, array_like=True):
 class HostSpec(msgspec.Struct, array_like=True, tag="spawn"):
     """Supervisor to zygote: fork a host. Descriptors: its control socket.
 
-    `memory_bytes` bounds what it may allocate (0: nothing does), `cores` are those it is pinned to (none: all).
+    `memory_bytes` bounds what it may allocate (0: nothing does), `core` is the one it is pinned to (None: none).
     """
 
     host: int
@@ -198,7 +198,7 @@ class HostSpec(msgspec.Struct, array_like=True, tag="spawn"):
     batch_timeout_us: int
     instance: int
     memory_bytes: int
-    cores: list[int]
+    core: int | None
     gpu: str
     gpu_memory_fraction: float
     warms_up: bool

@@ -35,14 +35,15 @@ def state_message(version: Version) -> ServableState:
 class HostProcess:
     """A host: its process once it is forked, our end of its control socket, whether its model answers.
 
-    `busy` are the gateways that may still have requests in it while it is being ended. `shared_bytes` is what its counters
-    hold of memory that is not its own.
+    `busy` are the gateways that may still have requests in it while it is being ended. `core` is the one it is pinned to.
+    `own_bytes` is its memory that nobody else has, `shared_bytes` what its counters hold besides.
     """
 
     id: int
     version: Version
     instance: int
     control: FrameSocket
+    core: int | None
     pid: int = 0
     is_loaded: bool = False
     is_ending: bool = False
