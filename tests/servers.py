@@ -184,7 +184,7 @@ class Server:
         """kill -9, and waits until the process is gone."""
         process = self.one(title)
         process.kill()
-        wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, f"the end of {title}")
+        wait_until(lambda: not _is_alive(process), f"the end of {title}")
 
     def held_bytes(self) -> int:
         """Memory that would come back if the server ended now. Mapped files are left out: whose they are changes by itself."""
@@ -274,6 +274,13 @@ def _title(process: psutil.Process) -> str:
         return " ".join(process.cmdline()).removeprefix("penstock: ").strip()
     except psutil.NoSuchProcess:
         return ""
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _held_bytes(pid: int) -> int:

@@ -100,8 +100,12 @@ def test_a_removed_model_is_gone(store: Server, folder: Path, models: Path) -> N
     shutil.rmtree(folder / "passing")
     (folder / "passing_too.tgz").unlink()
     wait_until(lambda: not store.processes("host passing"), "their processes are gone")
+
+    def is_gone(name: str) -> bool:
+        return error_of(_post(store, name)) == f"Servable not found for request: Latest({name})"
+
     for name in ("passing", "passing_too"):
-        assert error_of(_post(store, name)) == f"Servable not found for request: Latest({name})"
+        wait_until(lambda name=name: is_gone(name), f"{name} is not known any more")  # type: ignore[misc]
 
 
 def test_a_name_that_the_store_does_not_have_is_not_found(store: Server) -> None:

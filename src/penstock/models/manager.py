@@ -394,6 +394,8 @@ class Manager:
         versions.pop(version.version, None)
         if not versions:
             self._by_model.pop(version.model, None)
+            if self._wanted(version.model) is None:
+                self._last_used.pop(version.model, None)
 
     def _settle(self, model: str) -> None:
         """Answers those who wait for a model, once it is known what became of it."""

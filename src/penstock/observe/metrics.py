@@ -111,6 +111,10 @@ class Recorder:
         return self._series
 
 
+#: Series of so many versions and APIs are kept even when they are not served any more.
+_MAX_RECORDERS = 1000
+
+
 class Metrics:
     """All figures of one gateway."""
 
@@ -124,6 +128,12 @@ class Metrics:
         if recorder is None:
             recorder = self._recorders[key] = Recorder(_series(*key))
         return recorder
+
+    def forget(self, model: str, version: int) -> None:
+        """A version is not served any more. Its series stay, unless there are very many: names are for clients to choose."""
+        if len(self._recorders) > _MAX_RECORDERS:
+            for key in [key for key in self._recorders if key[:2] == (model, version)]:
+                del self._recorders[key]
 
     def snapshot(self) -> bytes:
         """All series, to be sent to whoever adds them up."""

@@ -195,6 +195,7 @@ class Gateway:
                 link.end_when_idle()
         elif state is State.END and message.error is None:
             self._routes.remove(message.model, message.version)
+            self._metrics.forget(message.model, message.version)
 
     def _connect(self, message: Connect) -> None:
         fds = self._control.fds

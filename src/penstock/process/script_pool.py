@@ -41,6 +41,8 @@ from penstock.tensors import Array, Signature
 #: How long a handler may go on after its request's time is over.
 _PATIENCE_S = 5.0
 _LOOK_S = 0.5
+#: After so many in a row the script keeps what it allocates: only a new process helps.
+_MAX_MEMORY_ERRORS = 3
 #: Threads of Python take turns this often, so that the loop is not kept waiting by a script that computes.
 _SWITCH_S = 0.0005
 log = get_logger("script")
@@ -178,6 +180,7 @@ class ScriptPool:
         self._script = script
         self._guard = guard
         self._reload = reload
+        self._memory_errors = 0
         self._model = model
         self._requests: SimpleQueue[tuple[object, Invoke, bytes, list[int]]] = SimpleQueue()
         self._runs: deque[InnerRun] = deque()
@@ -235,8 +238,11 @@ class ScriptPool:
             self._working[thread] = deadline
             answer = self._script.run(_invocation(invoke, body, deadline), runner)
             answered.body, answered.content_type = answer.body, answer.content_type
+            self._memory_errors = 0
         except PenstockError as error:
             answered.error = error
+            if isinstance(error.__cause__, MemoryError):
+                self._memory_errors += 1
         except BaseException:
             log.exception("request %s failed inside", invoke.request_id)
             answered.error = Internal("Internal error; the server's log has the rest.")
@@ -264,12 +270,18 @@ class ScriptPool:
             time.sleep(_LOOK_S)
             if self._reload is not None:
                 self._script = self._reload() or self._script
+            if self._memory_errors >= _MAX_MEMORY_ERRORS:
+                log.error("the script has used up the memory that it may have: its process is started anew")
+                self._end_process()
             now = time.monotonic()
             if any(deadline + _PATIENCE_S < now for deadline in list(self._working.values())):
                 log.error("a handler goes on %g s after its request's time was over: the process is ended", _PATIENCE_S)
                 faulthandler.dump_traceback(self._guard.stderr)
-                self._guard.finish()
-                os._exit(1)
+                self._end_process()
+
+    def _end_process(self) -> None:
+        self._guard.finish()
+        os._exit(1)
 
 
 def _taken(queue: deque[InnerRun] | deque[Answered]) -> list:  # type: ignore[type-arg]
