@@ -1,4 +1,4 @@
-"""Two instances of MobileNetV2 against one, each with one intra-op thread, under 4 connections.
+"""Two instances of MobileNetV2 against one, each with one intra-op thread, under 8 connections: four for each of the two.
 
 The image is posted as `.npy`, so that the model is what is measured, and as JSON, of which the gateway has 3 MB to decode.
 """
@@ -18,7 +18,7 @@ from benchmarks.throughput import Plan, check
 WORK = "instances"
 MODEL = "mobilenet"
 NPY = "application/x-npy"
-CONNECTIONS = 4
+CONNECTIONS = 8
 COUNTS = {"one": 1, "two": 2}
 TRIES = 10
 

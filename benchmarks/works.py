@@ -35,7 +35,7 @@ OTHERS = {
     "memory": "Unique memory of one more process",
     "hosted-500": "500 models behind one server, half_plus_two",
     "cold": "A model that is not loaded, half_plus_two",
-    "instances": "MobileNetV2, one or two instances of one thread, 4 connections",
+    "instances": "MobileNetV2, one or two instances of one thread, 8 connections",
     "neighbour": "Perceptron while MobileNetV2 is loaded, swapped and unloaded beside it",
     "jpeg": "A JPEG of 640×480 through a script to MobileNetV2",
 }
