@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -308,3 +310,40 @@ def test_several_processes_share_a_scripts_requests(models: Path, tmp_path: Path
             list(threads.map(ask, range(12)))
         assert pids <= {str(process.pid) for process in server.processes("host probe/1")}
         assert len(pids) == 2
+
+
+def _answering(text: str) -> str:
+    """A script that answers every request with `text`, by way of a module of its own."""
+    return f"import sys, os, words\ndef handler(data, context):\n    return {text}, 'text/plain'\n"
+
+
+def test_a_script_that_changes_is_read_again_and_one_that_is_broken_is_not(models: Path, tmp_path: Path) -> None:
+    folder = put_version(models / "half_plus_two" / "1", tmp_path / "m").parent
+    put_text(folder / "code" / "words.py", "WORD = 'first'\n")
+    script = put_text(folder / "code" / "inference.py", _answering("words.WORD"))
+    with Server(folder, "--reload") as server:
+        assert _call(server, "m", b"").text == "first"
+        put_text(folder / "code" / "words.py", "WORD = 'the second'\n")
+        wait_until(lambda: _call(server, "m", b"").text == "the second", "the module is read again")
+        put_text(script, "def handler(")
+        wait_until(lambda: any("has changed and is not used" in line for line in server.err), "the fault is told")
+        assert _call(server, "m", b"").text == "the second"
+        put_text(script, _answering("'mended'"))
+        wait_until(lambda: _call(server, "m", b"").text == "mended", "the script is read again")
+
+
+def test_a_model_may_run_in_another_interpreter(models: Path, tmp_path: Path) -> None:
+    other = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", other], check=True)
+    site = next((other / "lib").glob("python*")) / "site-packages"
+    (site / "shared.pth").write_text("\n".join(path for path in sys.path if path.endswith(("site-packages", "src"))) + "\n")
+    for name in ("usual", "other", "missing"):
+        put_version(models / "half_plus_two" / "1", tmp_path / name)
+        put_text(tmp_path / name / "code" / "words.py", "")
+        put_text(tmp_path / name / "code" / "inference.py", _answering("sys.prefix"))
+    chosen = [f"--model={name}={tmp_path / name}" for name in ("usual", "other", "missing")]
+    pythons = ("--python", f"other={other / 'bin' / 'python'}", "--python", f"missing={tmp_path / 'no' / 'python'}")
+    with Server(*chosen, *pythons, "--load-retries", "0") as server:
+        assert _call(server, "usual", b"").text == sys.prefix
+        assert _call(server, "other", b"").text == str(other)
+        assert _call(server, "missing", b"").status_code == 503
