@@ -51,7 +51,7 @@ class ServeOptions:
     model_config_file: str = option("", "TensorFlow Serving's ModelServerConfig in text format; read again when it changes.")
     admin_api: bool = option(False, "Let clients load and unload models through /models, as in multi-model endpoints.")
     instances: int = option(1, "Processes that run each version; requests go to the least busy.", least=1, most=1024)
-    pin_cores: bool = option(False, "Pin each process of a model to a core of its own, in turn.")
+    pin_cores: bool = option(False, "Pin each process of a model to the core that fewest are on.")
     gpus: str = option("", "Numbers of the GPUs, separated by commas, that the processes of a model take in turn.")
     gpu_memory_fraction: float = option(0.0, "Part of a GPU's memory that a model's process may take.", least=0, most=1)
     memory_budget: str = option("80%", "What all models may take of memory: a size such as 8GB, or a part of what there is.")

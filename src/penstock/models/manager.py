@@ -136,7 +136,7 @@ class Manager:
     def load(self, desired: Desired, answer: Answer) -> None:
         """A model that somebody asked for by name; answered when it is served, or with why it is not."""
         model = desired.model
-        if model in self._by_admin or model in self._desired or any(key[0] == model for key in self.versions):
+        if model in self._by_admin or model in self._desired or self._versions_of(model):
             answer(AlreadyExists(f"Model {model} is already loaded."))
             return
         self._by_admin[model] = desired

@@ -89,7 +89,7 @@ class HostLink:
         self._drained = drained
         self.is_ending = False
         self._heard = time.monotonic()
-        self._invoked: dict[int, tuple[ScriptCall, list[int]]] = {}
+        self._invoked: dict[int, ScriptCall] = {}
         self._pending: dict[object, list[Call]] = {}
         self._groups: dict[int, _Group] = {}
         self._released: list[int] = []
@@ -140,7 +140,7 @@ class HostLink:
         one = call.invocation
         body = pack(np.frombuffer(one.body, np.uint8), self._arena)
         self._next_id += 1
-        self._invoked[self._next_id] = call, [body.offset] if body.offset >= 0 else []
+        self._invoked[self._next_id] = call
         return Invoke(
             self._next_id,
             body,
@@ -258,7 +258,7 @@ class HostLink:
             call.fail(Internal("The model's process gave no outcome for the request."))
 
     def _replied(self, invoked: Invoked) -> None:
-        call, _ = self._invoked.pop(invoked.id, (None, []))
+        call = self._invoked.pop(invoked.id, None)
         if call is None:
             return
         self.load -= 1
@@ -327,7 +327,7 @@ class HostLink:
             for call in group.calls:
                 if call.deadline_ns <= now_ns and not call.is_finished:
                     call.fail(late(call))
-        for call, _ in self._invoked.values():
+        for call in self._invoked.values():
             if call.deadline_ns <= now_ns and not call.is_finished:
                 call.fail(late(call))
 
@@ -350,7 +350,7 @@ class HostLink:
         self._loop.remove_writer(fd)
         self._frames.close()
         unanswered = [call for group in self._groups.values() for call in group.calls]
-        unanswered += [call for call, _ in self._invoked.values()]
+        unanswered += self._invoked.values()
         unanswered += [call for calls in self._pending.values() for call in calls]
         self._groups.clear()
         self._invoked.clear()
