@@ -79,7 +79,10 @@ def test_complex_numbers_have_no_json(kind: Any, name: str) -> None:
 
 
 def test_the_parts_along_the_first_dimension_are_those_of_the_whole() -> None:
-    for array in (np.array([[1.0, np.nan], [2, 3]]), np.array([b"a", b"b"], np.object_), np.array([1, 2])):
+    deep = np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2)
+    empty = np.empty((2, 0, 3))
+    texts = np.array([b"a],[", b"b"], np.object_)
+    for array in (np.array([[1.0, np.nan], [2, 3]]), texts, np.array([1, 2]), deep, deep[:1], empty, np.array([[True]])):
         assert b"[" + b",".join(encode_each(array)) + b"]" == encode_array(array)
 
 

@@ -94,7 +94,7 @@ def test_requests_of_a_tick_travel_as_one_run_and_each_gets_its_rows() -> None:
         (run,) = await bench.runs()
         assert run.rows == [1, 2, 1]
         await bench.send(bench.double(run))
-        assert [call.results["y"].ravel().tolist() for call in calls] == [[2.0], [4.0, 6.0], [8.0]]
+        assert [call.own_outputs()["y"].ravel().tolist() for call in calls] == [[2.0], [4.0, 6.0], [8.0]]
         assert bench.link.load == 0
 
     _run(scenario)
@@ -130,7 +130,7 @@ def test_a_large_tensor_goes_through_shared_memory_and_its_block_comes_back() ->
         assert run.inputs[0].offset >= 0
         assert bench.gateway_arena.used_blocks == 1
         await bench.send(bench.double(run), released=[run.inputs[0].offset])
-        assert call.results["y"].sum() == sum(range(1000)) * 200
+        assert call.own_outputs()["y"].sum() == sum(range(1000)) * 200
         assert bench.gateway_arena.used_blocks == 0
         await bench.runs()
         released = [block for frame in bench.host.receive() for block in decode_to_host(frame).released]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from penstock.errors import Code, PenstockError, Unavailable
-from penstock.serving.call import WHOLE, Call, common_rows
+from penstock.serving.call import WHOLE, Call, Results, common_rows
 from penstock.serving.routes import Routes, Servable, State
 from tests.serving.fakes import FakeCall, FakeHost, rows, signature
 
@@ -145,9 +145,9 @@ def test_waiting_calls_expire_at_their_deadline() -> None:
 def test_a_call_ends_once() -> None:
     ended: list[Call] = []
     call = _call(_servable(), ended)
-    call.finish({})
+    call.finish(Results({}))
     call.fail(Unavailable("later"))
-    call.finish({})
+    call.finish(Results({}))
     assert ended == [call]
     assert call.error is None
 

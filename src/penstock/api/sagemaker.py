@@ -161,13 +161,14 @@ def _cast(spec: TensorSpec, array: Array) -> Array:
 
 def _encode(accepted: Format, call: Call) -> Response:
     if accepted is Format.CSV:
-        return Response(200, array_to_csv(call.results), _CSV_TYPE)
+        return Response(200, array_to_csv(call.own_outputs()), _CSV_TYPE)
     if accepted is Format.NPY:
-        if len(call.results) != 1:
-            return Response(200, encode_npz(call.results), _NPZ_TYPE)
-        return Response(200, b"".join(encode_npy(next(iter(call.results.values())))), _NPY_TYPE)
+        outputs = call.own_outputs()
+        if len(outputs) != 1:
+            return Response(200, encode_npz(outputs), _NPZ_TYPE)
+        return Response(200, b"".join(encode_npy(next(iter(outputs.values())))), _NPY_TYPE)
     if accepted is Format.OCTET_STREAM:
-        buffers, content_type = encode_octet_stream(call.results)
+        buffers, content_type = encode_octet_stream(call.own_outputs())
         return Response(200, b"".join(buffers), content_type)
     return TfsRest.rows(call)
 

@@ -12,7 +12,7 @@ import orjson
 
 from penstock.api.inference import Inference, Prepared
 from penstock.api.router import Handler
-from penstock.codec.json_encode import encode_error
+from penstock.codec.json_encode import encode_each, encode_error
 from penstock.codec.tfs_examples import decode_examples, encode_classification, encode_regression
 from penstock.codec.tfs_predict import decode_predict, encode_predict
 from penstock.errors import InvalidArgument, PenstockError, ScriptFailed
@@ -111,18 +111,25 @@ class TfsRest:
             found.taken(),
             signature,
             (decoded.examples,),
-            lambda call: Response(200, encode(signature, call.results, count)),
+            lambda call: Response(200, encode(signature, call.own_outputs(), count)),
         )
 
     @staticmethod
     def rows(call: Call) -> Response:
         """{"predictions": …}"""
-        return Response(200, encode_predict(call.results, True, call.is_finite))
+        results = call.results
+        if call.rows == 1 and results.requests > 1 and len(results.outputs) == 1:  # all at once: a third of the time
+            texts = results.row_texts
+            if texts is None:
+                ((name, array),) = results.outputs.items()
+                texts = results.row_texts = encode_each(array, name, results.is_finite)
+            return Response(200, b'{"predictions":[' + texts[call.first_row] + b"]}")
+        return Response(200, encode_predict(call.own_outputs(), True, results.is_finite))
 
     @staticmethod
     def columns(call: Call) -> Response:
         """{"outputs": …}"""
-        return Response(200, encode_predict(call.results, False, call.is_finite))
+        return Response(200, encode_predict(call.own_outputs(), False, call.results.is_finite))
 
     def _status(self, target: Target, request: Request) -> None:
         try:

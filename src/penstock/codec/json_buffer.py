@@ -60,7 +60,7 @@ def is_plain(value: Any) -> bool:
 def lone_tensor(value: Any, dtype: DType, body: bytes) -> Array | None:
     """The tensor of an array of numbers that is the only member of `body`; None also for a shape not seen before.
 
-    A single row needs no skeleton: with as many `[` as levels there is no other list in it (0.06 µs instead of 0.8).
+    A single row needs no skeleton: with as many `[` as levels there is no other list in it (0.2 µs instead of 0.8).
     """
     numbers = NUMBERS.get(dtype.number)
     shape = _shape_of(value)
@@ -68,7 +68,10 @@ def lone_tensor(value: Any, dtype: DType, body: bytes) -> Array | None:
         return None
     size = prod(shape)
     if size == shape[-1]:
-        if body.count(b"[") != len(shape):
+        at = -1
+        for _ in shape:
+            at = body.find(b"[", at + 1)
+        if body.rfind(b"[") != at:
             return None
     elif body.translate(None, _NOT_STRUCTURE) != _skeletons.get(shape):
         return None

@@ -69,12 +69,17 @@ def encode_rows(outputs: Mapping[str, Array], is_finite: bool = False) -> bytes:
     return b"[" + b",".join([b"{" + b",".join(map(bytes.__add__, keys, row)) + b"}" for row in rows]) + b"]"
 
 
-def encode_each(array: Array, name: str = "") -> list[bytes]:
+def encode_each(array: Array, name: str = "", is_finite: bool = False) -> list[bytes]:
     """The texts of `array[0]`, `array[1]` and so on."""
     array = _encodable(array, name)
     if array.dtype.kind == "O":
         return [orjson.dumps(row) for row in array.tolist()]
-    return [_encode_numbers(np.asarray(row), False) for row in array]
+    if not array.size:
+        return [_encode_numbers(row, True) for row in array]
+    inner = array.ndim - 1
+    start, end = b"[" * inner, b"]" * inner
+    texts = _encode_numbers(array, is_finite)[1 + inner : -1 - inner].split(end + b"," + start)
+    return [start + text + end for text in texts] if inner else texts
 
 
 def _encode_numbers(array: Array, is_finite: bool) -> bytes:

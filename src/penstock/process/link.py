@@ -19,7 +19,7 @@ from penstock.process.arena import Arena, ArenaView
 from penstock.process.channel import ChannelClosed, FrameSocket
 from penstock.process.messages import Answer, Invoke, Invoked, Part, Run, ToHost, WireTensor, decode_to_gateway, encode
 from penstock.process.tensor_frames import INLINE_BYTES, pack, unpack
-from penstock.serving.call import WHOLE, Call, ScriptCall
+from penstock.serving.call import WHOLE, Call, Results, ScriptCall
 from penstock.serving.routes import Servable
 from penstock.tensors import Array
 
@@ -249,11 +249,7 @@ class HostLink:
         for part in answer.parts:
             concerned = calls[at : at + part.requests]
             at += part.requests
-            for call in concerned:
-                call.started_ns = answer.started_ns
-                call.infer_ns = answer.infer_ns
-                call.batch_rows = answer.batch_rows
-            self._end_part(concerned, answer.names, part)
+            self._end_part(concerned, answer, part)
         for call in calls[at:]:
             call.fail(Internal("The model's process gave no outcome for the request."))
 
@@ -273,12 +269,12 @@ class HostLink:
         except PenstockError as error:
             call.fail(error)
 
-    def _end_part(self, calls: list[Call], names: Sequence[str], part: Part) -> None:
+    def _end_part(self, calls: list[Call], answer: Answer, part: Part) -> None:
         blocks = [tensor.offset for tensor in part.outputs if tensor.offset >= 0]
         try:
             if part.code:
                 raise from_code(part.code, part.message)
-            outputs = {name: unpack(tensor, self._theirs) for name, tensor in zip(names, part.outputs, strict=True)}
+            outputs = {name: unpack(tensor, self._theirs) for name, tensor in zip(answer.names, part.outputs, strict=True)}
         except PenstockError as error:
             for call in calls:
                 call.fail(error)
@@ -286,35 +282,23 @@ class HostLink:
             for call in calls:
                 call.fail(Internal("The model's process gave an answer that cannot be read."))
         else:
-            self._finish(calls, outputs)
+            self._finish(calls, outputs, answer)
         self._released += blocks
 
     @staticmethod
-    def _finish(calls: list[Call], outputs: dict[str, Array]) -> None:
+    def _finish(calls: list[Call], outputs: dict[str, Array], answer: Answer) -> None:
         """Gives each call its rows. Whether they are finite is found out once for a batch that is small."""
         is_finite = all(
             array.dtype.kind not in _FLOATS or (array.size <= _LOOKED_AT and bool(np.isfinite(array).all()))
             for array in outputs.values()
         )
-        if len(calls) == 1:
-            calls[0].is_finite = is_finite
-            calls[0].finish(outputs)
-            return
+        results = Results(outputs, len(calls), is_finite)
+        started_ns, infer_ns, batch_rows = answer.started_ns, answer.infer_ns, answer.batch_rows
         at = 0
-        if len(outputs) == 1:
-            ((name, array),) = outputs.items()
-            for call in calls:
-                end = at + call.rows
-                call.is_finite = is_finite
-                call.finish({name: array[at:end]})
-                at = end
-            return
-        items = list(outputs.items())
         for call in calls:
-            end = at + call.rows
-            call.is_finite = is_finite
-            call.finish({name: array[at:end] for name, array in items})
-            at = end
+            call.started_ns, call.infer_ns, call.batch_rows = started_ns, infer_ns, batch_rows
+            call.finish(results, at)
+            at += call.rows
 
     def _end(self, calls: Sequence[Call], error: PenstockError) -> None:
         self.load -= len(calls)

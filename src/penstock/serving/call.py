@@ -16,12 +16,28 @@ if TYPE_CHECKING:
 WHOLE = -1
 
 
+class Results:
+    """What a run gave to its `requests`: `outputs` over the rows of all of them.
+
+    `is_finite` promises that there is no NaN and no infinity in them. `row_texts` is for an API that encodes all rows at once.
+    """
+
+    __slots__ = ("is_finite", "outputs", "requests", "row_texts")
+
+    def __init__(self, outputs: dict[str, Array], requests: int = 1, is_finite: bool = False) -> None:
+        self.outputs = outputs
+        self.requests = requests
+        self.is_finite = is_finite
+        self.row_texts: list[bytes] | None = None
+
+
 class Call:
     """A request on its way through a gateway.
 
     `inputs` are in the signature's order, `outputs` names those that are wanted (None: all). `rows` is the common first
-    dimension where rows may be added to it, else WHOLE. When it is over, `results` or `error` is set, and `ended` is called
-    once: what comes then is the API's, in a class of its own. `*_ns` are on the monotonic clock.
+    dimension where rows may be added to it, else WHOLE. When it is over, `error` is set, or `results`, in which its rows begin at
+    `first_row`; and `ended` is called once: what comes then is the API's, in a class of its own. `*_ns` are on the monotonic
+    clock.
     """
 
     __slots__ = (
@@ -30,10 +46,10 @@ class Call:
         "deadline_ns",
         "decoded_ns",
         "error",
+        "first_row",
         "infer_ns",
         "inputs",
         "is_finished",
-        "is_finite",
         "outputs",
         "results",
         "rows",
@@ -58,18 +74,27 @@ class Call:
         self.deadline_ns = deadline_ns
         self.attempts = 0
         self.is_finished = False
-        self.results: dict[str, Array] = {}
+        self.results = _NO_RESULTS
+        self.first_row = 0
         self.error: PenstockError | None = None
-        self.is_finite = False
         self.decoded_ns = time.monotonic_ns()
         self.started_ns = self.infer_ns = self.batch_rows = 0
 
-    def finish(self, results: dict[str, Array]) -> None:
+    def finish(self, results: Results, first_row: int = 0) -> None:
         """Ends the call with its outputs; a call that has ended stays as it is."""
         if not self.is_finished:
             self.is_finished = True
             self.results = results
+            self.first_row = first_row
             self.ended()
+
+    def own_outputs(self) -> dict[str, Array]:
+        """The outputs of this call alone."""
+        results = self.results
+        if results.requests == 1:
+            return results.outputs
+        first, end = self.first_row, self.first_row + self.rows
+        return {name: array[first:end] for name, array in results.outputs.items()}
 
     def fail(self, error: PenstockError) -> None:
         """Ends the call with an error; a call that has ended stays as it is."""
@@ -98,7 +123,7 @@ class ScriptCall(Call):
         """Ends the call with the script's answer; a call that has ended stays as it is."""
         if not self.is_finished:
             self.reply, self.content_type = body, content_type
-            self.finish({})
+            self.finish(_NO_RESULTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +140,7 @@ class Invocation:
     request_id: str
 
 
+_NO_RESULTS = Results({})
 #: Scripts choose their signature themselves.
 _NO_SIGNATURE = Signature("", {}, {}, "")
 
