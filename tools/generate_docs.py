@@ -1,4 +1,5 @@
-"""Writes the pages that derive from the code: docs/options.md, docs/sagemaker-settings.md, and README's section on speed.
+"""Writes the pages that derive from the code: docs/options.md, docs/sagemaker-settings.md, the flags of
+docs/tensorflow-serving.md, and README's section on speed.
 
 `python tools/generate_docs.py` writes them; with `--check` it writes nothing, and exits 1 where a page is stale. The
 figures of the README are those of docs/performance.md, which `make bench` writes; without that page the section stays.
@@ -11,6 +12,7 @@ import re
 import sys
 from pathlib import Path
 
+from penstock.cli.model_server_flags import reference as flags_reference
 from penstock.config import options_reference
 from penstock.sagemaker_settings import describe
 
@@ -29,6 +31,7 @@ Variables that are set and have no effect are named in one line of the log. See 
 | variable | default | effect |
 |---|---|---|
 """
+_FLAGS = re.compile(r"(<!-- flags -->\n).*?(<!-- /flags -->)", re.DOTALL)
 _SPEED = re.compile(r"(<!-- performance -->\n).*?(<!-- /performance -->)", re.DOTALL)
 _FIGURES = re.compile(
     r"^# Performance\n+(?P<measured>Measured on .*?)\n\n.*?^## What it must reach\n+(?P<table>\|.*?)\n\n", re.M | re.S
@@ -54,12 +57,22 @@ def with_figures(readme: str, performance: str) -> str:
     return _SPEED.sub(lambda found: found[1] + section + found[2], readme)
 
 
+def with_flags(page: str) -> str:
+    """docs/tensorflow-serving.md with the table of flags between its marks. Raises ValueError where it has none."""
+    if _FLAGS.search(page) is None:
+        raise ValueError("docs/tensorflow-serving.md has no marks for the flags")
+    return _FLAGS.sub(lambda found: found[1] + flags_reference() + found[2], page)
+
+
 def pages(root: Path) -> dict[Path, str]:
     """What each generated page must hold."""
     found = {
         root / "docs" / "options.md": options_reference(),
         root / "docs" / "sagemaker-settings.md": settings_reference(),
     }
+    serving = root / "docs" / "tensorflow-serving.md"
+    if serving.exists():
+        found[serving] = with_flags(serving.read_text())
     performance = root / "docs" / "performance.md"
     if performance.exists():
         readme = root / "README.md"

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from penstock.api.async_invocations import AsyncInvocations
+from penstock.api.grpc_health import Health
 from penstock.api.inference import Inference
 from penstock.api.multi_model import MultiModel
 from penstock.api.operations import Operations
@@ -18,16 +19,18 @@ from penstock.api.sagemaker import SageMaker
 from penstock.api.sagemaker_runtime import SageMakerRuntime
 from penstock.api.tfs_rest import TfsRest
 from penstock.config import ServeOptions
+from penstock.errors import UsageError
 from penstock.models.sources import Source
 from penstock.models.version import Version
-from penstock.process.gateway import GatewayContext, listeners
+from penstock.process.gateway import GatewayApp, GatewayContext
+from penstock.process.listening import listeners
 from penstock.process.supervisor import StartFailed, Supervisor
 from penstock.process.zygote_process import Lifeline, ZygoteProcess
-from penstock.wire.request import App
+from penstock.wire.grpc import Service, join_methods
 
 
-def make_app(default_model: str, is_multi_model: bool, context: GatewayContext) -> tuple[App, bytes]:
-    """The APIs of a gateway behind one router, and the header lines of every answer."""
+def make_app(default_model: str, is_multi_model: bool, context: GatewayContext) -> GatewayApp:
+    """The APIs of a gateway: those of HTTP behind one router, and the methods of gRPC."""
     options = context.options
     inference = Inference(
         context.routes,
@@ -56,7 +59,9 @@ def make_app(default_model: str, is_multi_model: bool, context: GatewayContext) 
     if is_multi_model or options.admin_api:
         apis.append(MultiModel(context.routes, administration, sagemaker.invoke, context.routes.url))
     router = Router(apis, allows_cors=options.cors)
-    return router.dispatch, CORS_FIELDS if options.cors else b""
+    services: list[Service] = []
+    services.append(Health(context.routes, [name for service in services for name in service.names], default_model))
+    return GatewayApp(router.dispatch, join_methods(services), CORS_FIELDS if options.cors else b"")
 
 
 def serve(
@@ -72,12 +77,10 @@ def serve(
 ) -> None:
     """Serves what `source` wants until told to stop. `ready` gets the address and the versions. Raises StartFailed."""
     try:
-        listening = listeners(options.host, options.port, options.gateway_count)
-    except OSError as error:
-        raise StartFailed(
-            f"cannot listen on {options.host}:{options.port}: {error.strerror or error}; choose another with --port"
-        ) from None
-    port = listening[0].getsockname()[1]
+        listening = listeners(options)
+    except UsageError as error:
+        raise StartFailed(str(error)) from None
+    port = listening[0][0].sock.getsockname()[1]
     supervisor = Supervisor(
         options,
         source,

@@ -42,6 +42,14 @@ class ServeOptions:
 
     host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 for all.")
     port: int = option(8080, "Port for every API; 0 takes a free one.", least=0, most=65535)
+    grpc_port: int = option(
+        0, "One more port for every API, where clients expect gRPC on its own; 0 is none.", least=0, most=65535
+    )
+    unix_socket: str = option("", "Unix socket to listen on as well.")
+    tls_cert: str = option("", "Certificate chain in PEM: the ports then speak TLS, HTTP/1.1 and HTTP/2.")
+    tls_key: str = option("", "Private key of the certificate, in PEM.")
+    tls_grpc_only: bool = option(False, "Speak TLS on --grpc-port alone, and leave --port in the clear.")
+    tls_client_ca: str = option("", "Certificates in PEM of those who sign clients': only clients that have one get in.")
     gateways: int = option(
         0, "Processes that speak HTTP; 0 is one for every two cores, since the models need the others.", least=0, most=1024
     )
@@ -69,9 +77,17 @@ class ServeOptions:
     label: tuple[str, ...] = option((), "A name for a version: [MODEL:]LABEL=VERSION.", repeats=True)
     max_batch_size: int = option(128, "Rows that are run together at the most.", least=1)
     batch_timeout_us: int = option(0, "How long a request may wait for others to join its batch.", unit="µs", least=0)
+    allowed_batch_sizes: str = option("", "Numbers of rows that batches are filled up to, ascending, separated by commas.")
+    pad_variable_lengths: bool = option(False, "Pad requests of different shapes, so that they run together.")
+    max_request_rows: int = option(0, "A request with more rows is refused; 0 refuses none.", least=0)
+    split_large: bool = option(False, "Run a request with more rows than --max-batch-size in parts.")
+    model_batching: bool = option(
+        False, "Batch each version as its batching_params.pbtxt says; versions without one are not batched."
+    )
     max_queue: int = option(1024, "Requests that may wait for a model in each gateway; more get 503.", least=1)
     request_timeout_s: float = option(30.0, "Time from a request's last byte to its answer.", unit="s", least=0.001)
     max_body_bytes: int = option(256 << 20, "Largest body, after decompression.", unit="bytes", least=1)
+    max_message_bytes: int = option((2 << 30) - 1, "Largest message of gRPC, after decompression.", unit="bytes", least=1)
     idle_timeout_s: float = option(75.0, "A connection without requests is closed after this time.", unit="s", least=0.1)
     read_timeout_s: float = option(30.0, "A client that sends or takes nothing for this time is cut off.", unit="s", least=0.1)
     drain_s: float = option(30.0, "Time for requests in flight when the server is told to stop.", unit="s", least=0)
@@ -81,6 +97,9 @@ class ServeOptions:
     session_config: str = option("", "File with a TensorFlow ConfigProto in text format.")
     tags: str = option("serve", "Tags of the graph to load, separated by commas.")
     server_timing: bool = option(False, "Add a Server-Timing header to each answer.")
+    monitoring_path: str = option("", "One more path for metrics: with TensorFlow Serving's names, and ours after them.")
+    grpc_tensor_content: bool = option(False, "Answer gRPC's Predict with tensor_content instead of typed values.")
+    checks_method_names: bool = option(False, "Refuse signatures whose method name is not that of the call.")
     cors: bool = option(False, "Let pages of other origins call the APIs.")
     log_format: str = option("text", "How the log is written.", choices=("text", "json"))
 
@@ -94,6 +113,15 @@ class ServeOptions:
                 raise UsageError(f"{flag_name(item.name)} {value}: expected at most {data['most']}")
             if data["choices"] and value not in data["choices"]:
                 raise UsageError(f"{flag_name(item.name)} {value}: expected one of {', '.join(data['choices'])}")
+
+    @property
+    def allowed_rows(self) -> tuple[int, ...]:
+        """--allowed-batch-sizes as numbers. Raises UsageError."""
+        texts = [text.strip() for text in self.allowed_batch_sizes.split(",") if text.strip()]
+        sizes = tuple(int(text) for text in texts if text.isascii() and text.isdigit())
+        if len(sizes) < len(texts) or any(after <= before for before, after in zip((0, *sizes), sizes, strict=False)):
+            raise UsageError(f"--allowed-batch-sizes {self.allowed_batch_sizes}: expected ascending numbers such as 1,8,32")
+        return sizes
 
     @property
     def default_python(self) -> str:

@@ -54,7 +54,6 @@ def post(*fields: bytes) -> bytes:
         (post(b"Content-Length: 1073741824"), 413),
         (post(b"A: " + b"x" * 1000), 431),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(200)), 400),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9), 400),
         (b"HTTP/1.1 200 OK\r\n\r\n", 400),
         (b"SSH-2.0-client\r\n", 400),
         (b"\xff" * 500, 400),

@@ -9,10 +9,10 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from penstock.api.administration import Administration
-from penstock.errors import DeadlineExceeded, Internal, NotFound, PenstockError
+from penstock.errors import Cancelled, DeadlineExceeded, Internal, NotFound, PenstockError
 from penstock.observe.log import get_logger
 from penstock.observe.metrics import STAGES, Metrics, Recorder
 from penstock.serving.call import Call, Invocation, ScriptCall
@@ -23,10 +23,37 @@ from penstock.wire.request import Request, Response
 log = get_logger("api")
 
 
-#: A decoded request: what to run over which inputs, and how its outputs become an answer. (A tuple: an object of a class of
-#: its own would take longer to make than all that is done with it.)
-Prepared = tuple[Servable, Signature, tuple[Array, ...], Callable[[Call], Response]]
-Decode = Callable[[Request], Prepared]
+class Answer(Protocol):
+    """What a request is answered with: HTTP's or gRPC's."""
+
+    def add_field(self, name: bytes, value: bytes) -> None: ...
+
+
+A = TypeVar("A", bound=Answer)
+A_contra = TypeVar("A_contra", bound=Answer, contravariant=True)
+
+
+class Asked(Protocol[A_contra]):
+    """A request of any wire. `deadline_ns` is 0 where the client gave none; `on_cancel` is set where it may give up."""
+
+    first_byte_ns: int
+    read_ns: int
+    id: bytes
+
+    @property
+    def deadline_ns(self) -> int: ...
+
+    @property
+    def is_cancellable(self) -> bool: ...
+
+    def answer(self, answer: A_contra, /) -> None: ...
+
+
+#: A decoded request: what to run over which inputs, for which outputs (None: all), and how these become an answer. (A tuple: an
+#: object of a class of its own would take longer to make than all that is done with it.)
+Prepared = tuple[Servable, Signature, tuple[Array, ...], "tuple[str, ...] | None", Callable[[Call], A]]
+
+
 EncodeError = Callable[[PenstockError], Response]
 
 
@@ -51,45 +78,52 @@ class Inference:
         self.server_timing = server_timing
         self._administration = administration
 
-    def start(self, request: Request, api: str, decode: Decode, encode_error: EncodeError) -> None:
-        """Begins a request; its answer follows when the model has run."""
+    def start(
+        self,
+        request: Asked[A],
+        api: str,
+        decode: Callable[[Any], Prepared[A]],
+        encode_error: Callable[[PenstockError], A],
+        has_waited: bool = False,
+    ) -> None:
+        """Begins a request; its answer follows when the model has run. A model that has to be loaded is waited for once."""
         try:
             prepared = decode(request)
         except PenstockError as error:
-            if isinstance(error, NotLoaded | NotYet) and self._administration is not None:
-                again = partial(self._start_loaded, request, api, decode, encode_error)
+            if isinstance(error, NotLoaded | NotYet) and self._administration is not None and not has_waited:
+                again = partial(self.start, request, api, decode, encode_error, True)
                 self.wait_for_model(request, error, again, partial(self.refuse, request, api, encode_error))
             else:
                 self.refuse(request, api, encode_error, error)
             return
-        self._run(request, api, prepared, encode_error)
-
-    def _start_loaded(self, request: Request, api: str, decode: Decode, encode_error: EncodeError) -> None:
-        """The same once the model is there, or should be."""
-        try:
-            prepared = decode(request)
-        except PenstockError as error:
-            self.refuse(request, api, encode_error, error)
-            return
-        self._run(request, api, prepared, encode_error)
-
-    def _run(self, request: Request, api: str, prepared: Prepared, encode_error: EncodeError) -> None:
         servable = prepared[0]
         recorder = self._metrics.recorder(servable.model, servable.version, api)
-        recorder.in_flight += 1
-        call = _Request(self, request, prepared, recorder, encode_error, request.read_ns + self._timeout_ns)
+        self._submit(_Request(self, request, prepared, recorder, encode_error, self._deadline_ns(request)))
+
+    def invoke(self, request: Request, api: str, servable: Servable, invocation: Invocation, encode_error: EncodeError) -> None:
+        """Begins a request for a servable's script; its answer follows when the script has given it."""
+        recorder = self._metrics.recorder(servable.model, servable.version, api)
+        deadline_ns = self._deadline_ns(request)
+        self._submit(_ScriptRequest(self, request, servable, invocation, recorder, encode_error, deadline_ns))
+
+    def _deadline_ns(self, request: Asked[Any]) -> int:
+        return request.deadline_ns or request.read_ns + self._timeout_ns
+
+    @staticmethod
+    def _submit(call: _Request | _ScriptRequest) -> None:
+        call.begin()
         try:
-            servable.submit(call)
+            call.servable.submit(call)
         except PenstockError as error:
             call.fail(error)
 
-    def refuse(self, request: Request, api: str, encode_error: EncodeError, error: PenstockError) -> None:
+    def refuse(self, request: Asked[A], api: str, encode_error: Callable[[PenstockError], A], error: PenstockError) -> None:
         """Answers and counts a request that cannot begin."""
         self._metrics.recorder("", 0, api).failed(error.code.name)
         request.answer(encode_error(error))
 
     def wait_for_model(
-        self, request: Request, missing: NotLoaded | NotYet, go_on: Callable[[], None], refuse: Callable[[PenstockError], None]
+        self, request: Asked[Any], missing: NotLoaded | NotYet, go_on: Callable[[], None], refuse: Callable[[PenstockError], None]
     ) -> None:
         """Has the model that is `missing` loaded; then `go_on`, or `refuse` with why not, within the request's time."""
         if self._administration is None:
@@ -108,20 +142,10 @@ class Inference:
             else:
                 refuse(missing if isinstance(error, NotFound) else error)
 
-        left_s = max(0.0, (request.read_ns + self._timeout_ns - time.monotonic_ns()) / 1e9)
+        left_s = max(0.0, (self._deadline_ns(request) - time.monotonic_ns()) / 1e9)
         late = DeadlineExceeded(f"Model {missing.model} was not loaded within the time that the request has.")
         timer = asyncio.get_running_loop().call_later(left_s, end, late)
         self._administration.want(missing.model, end)
-
-    def invoke(self, request: Request, api: str, servable: Servable, invocation: Invocation, encode_error: EncodeError) -> None:
-        """Begins a request for a servable's script; its answer follows when the script has given it."""
-        recorder = self._metrics.recorder(servable.model, servable.version, api)
-        recorder.in_flight += 1
-        call = _ScriptRequest(self, request, servable, invocation, recorder, encode_error, request.read_ns + self._timeout_ns)
-        try:
-            servable.submit(call)
-        except PenstockError as error:
-            call.fail(error)
 
 
 class _Ending:
@@ -129,15 +153,25 @@ class _Ending:
 
     __slots__ = ()
 
-    _encode: Callable[[Any], Response]
-    _encode_error: EncodeError
+    _encode: Callable[[Any], Any]
+    _encode_error: Callable[[PenstockError], Any]
     _inference: Inference
     _recorder: Recorder
-    _request: Request
+    _request: Any
     error: PenstockError | None
     decoded_ns: int
     infer_ns: int
     batch_rows: int
+    fail: Callable[[PenstockError], None]
+
+    def begin(self) -> None:
+        """Counts the request as under way; a client that may give up can end it from here on."""
+        self._recorder.in_flight += 1
+        if self._request.is_cancellable:
+            self._request.on_cancel = self._cancelled
+
+    def _cancelled(self) -> None:
+        self.fail(Cancelled("The client has given up."))
 
     def ended(self) -> None:
         """Encodes, answers, counts."""
@@ -157,7 +191,7 @@ class _Ending:
             response = self._encode_error(Internal("Internal error; the server's log has the rest."))
         encoded_ns = time.monotonic_ns()
         if self._inference.server_timing:
-            response.fields += self._timing_fields(began_ns, encoded_ns)
+            response.add_field(b"server-timing", self._timing(began_ns, encoded_ns))
         request.answer(response)
         self._recorder.finished(
             code,
@@ -173,8 +207,8 @@ class _Ending:
             ),
         )
 
-    def _timing_fields(self, began_ns: int, encoded_ns: int) -> bytes:
-        """The Server-Timing header: milliseconds by stage, up to encode."""
+    def _timing(self, began_ns: int, encoded_ns: int) -> bytes:
+        """The Server-Timing header's value: milliseconds by stage, up to encode."""
         request = self._request
         durations = (
             request.read_ns - request.first_byte_ns,
@@ -184,7 +218,7 @@ class _Ending:
             encoded_ns - began_ns,
         )
         parts = [f"{stage};dur={ns / 1e6:.3f}" for stage, ns in zip(STAGES, durations, strict=False)]
-        return f"server-timing: {', '.join(parts)}\r\n".encode()
+        return ", ".join(parts).encode()
 
 
 class _Request(_Ending, Call):
@@ -195,14 +229,14 @@ class _Request(_Ending, Call):
     def __init__(
         self,
         inference: Inference,
-        request: Request,
-        prepared: Prepared,
+        request: Asked[A],
+        prepared: Prepared[A],
         recorder: Recorder,
-        encode_error: EncodeError,
+        encode_error: Callable[[PenstockError], A],
         deadline_ns: int,
     ) -> None:
-        servable, signature, inputs, self._encode = prepared
-        Call.__init__(self, servable, signature, inputs, deadline_ns)
+        servable, signature, inputs, outputs, self._encode = prepared
+        Call.__init__(self, servable, signature, inputs, deadline_ns, outputs)
         self._inference = inference
         self._request = request
         self._recorder = recorder

@@ -88,7 +88,7 @@ class TfsRest:
             return partial(_refuse, f"Failed to convert version: {found['version']} to numeric.")
         return partial(self._metadata if found["metadata"] else self._status, target)
 
-    def decode_predict(self, target: Target, verb: str, request: Request) -> Prepared:
+    def decode_predict(self, target: Target, verb: str, request: Request) -> Prepared[Response]:
         """A predict request with TensorFlow Serving's body."""
         servable = self._routes.ready(target.name) if target.is_latest else None
         if servable is not None:
@@ -97,9 +97,9 @@ class TfsRest:
             found = _Found(self._routes, target)
             decoded = decode_predict(request.body, found.signature)
             servable = found.taken()
-        return servable, decoded.signature, decoded.inputs, self.rows if decoded.is_row_format else self.columns
+        return servable, decoded.signature, decoded.inputs, None, self.rows if decoded.is_row_format else self.columns
 
-    def decode_examples(self, target: Target, verb: str, request: Request) -> Prepared:
+    def decode_examples(self, target: Target, verb: str, request: Request) -> Prepared[Response]:
         """A classify or regress request with TensorFlow Serving's body."""
         found = _Found(self._routes, target)
         decoded = decode_examples(request.body, verb, found.signature)
@@ -111,6 +111,7 @@ class TfsRest:
             found.taken(),
             signature,
             (decoded.examples,),
+            None,
             lambda call: Response(200, encode(signature, call.own_outputs(), count)),
         )
 

@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import uvloop
@@ -25,6 +26,7 @@ from penstock.observe.metrics import Collect, Collected, Metrics
 from penstock.process.arena import Arena, ArenaView
 from penstock.process.channel import ChannelClosed, FrameSocket
 from penstock.process.link import HostLink, late
+from penstock.process.listening import Listener, tls_context
 from penstock.process.malloc import Malloc
 from penstock.process.messages import (
     CallFor,
@@ -39,22 +41,29 @@ from penstock.process.messages import (
     MetricsCollected,
     MetricsReport,
     Outcome,
+    Regions,
+    RegionsKnown,
+    RegisterRegion,
     ServableState,
     UnloadModel,
+    UnregisterRegion,
     Used,
     decode_from_supervisor,
     encode,
     signature_of,
 )
 from penstock.serving.routes import Model, Routes, Servable, State
+from penstock.serving.shared_memory import Region, SharedMemory
+from penstock.wire import http2
+from penstock.wire.grpc import Methods
+from penstock.wire.grpcio_server import GrpcioServer
 from penstock.wire.http1 import HttpServer, Limits
 from penstock.wire.request import App
 
 _TICK_S = 0.05
 _TICKS_PER_SWEEP = 20
 _COLLECT_TIMEOUT_S = 2.0
-#: How much longer than any request may take a host may be silent before it is taken for hung.
-_SILENCE_S = 2.0
+_HANDSHAKE_S = 10.0
 #: Requests that may wait for the supervisor to load or unload something.
 _MAX_WISHES = 4096
 
@@ -68,19 +77,29 @@ class GatewayContext:
     metrics: Metrics
     collect: Collect
     administration: Gateway
+    shared_memory: SharedMemory
 
 
-MakeApp = Callable[[GatewayContext], tuple[App, bytes]]
+@dataclass(frozen=True, slots=True)
+class GatewayApp:
+    """What a gateway answers: `app` requests of HTTP, `methods` calls of gRPC. `fields` are header lines of every answer."""
+
+    app: App
+    methods: Methods
+    fields: bytes = b""
+
+
+MakeApp = Callable[[GatewayContext], GatewayApp]
 
 
 class Gateway:
     """The gateway's state and its conversation with the supervisor."""
 
     def __init__(
-        self, index: int, listener: socket.socket, control: FrameSocket, options: ServeOptions, make_app: MakeApp
+        self, index: int, listeners: Sequence[Listener], control: FrameSocket, options: ServeOptions, make_app: MakeApp
     ) -> None:
         self._index = index
-        self._listener = listener
+        self._listeners = listeners
         self._control = control
         self._options = options
         self._loop = asyncio.get_running_loop()
@@ -90,27 +109,40 @@ class Gateway:
         self._questions: dict[int, Callable[[Collected], None]] = {}
         self._next_question = 0
         self._wishes: dict[int, Callable[[PenstockError | None], None]] = {}
-        self._silence_s = options.request_timeout_s + _SILENCE_S
         self._routes = Routes()
         self._metrics = Metrics()
-        app, fields = make_app(GatewayContext(options, self._routes, self._metrics, self.collect, self))
+        self._memory = SharedMemory(options.max_message_bytes)
+        app = make_app(GatewayContext(options, self._routes, self._metrics, self.collect, self, self._memory))
         limits = Limits(
             max_body_bytes=options.max_body_bytes,
+            max_message_bytes=options.max_message_bytes,
             progress_timeout_s=options.read_timeout_s,
             head_timeout_s=min(10.0, options.read_timeout_s),
             idle_timeout_s=options.idle_timeout_s,
         )
-        self._http = HttpServer(app, limits, fields)
-        self._server: asyncio.AbstractServer | None = None
+        self._http = HttpServer(app.app, limits, app.fields, app.methods)
+        self._servers: list[asyncio.AbstractServer] = []
+        self._grpcio: GrpcioServer | None = None
 
     async def run(self) -> None:
         """Serves until the supervisor ends it."""
         self._loop.add_reader(self._control.fileno(), self._hear)
-        self._server = await self._loop.create_server(self._http.protocol, sock=self._listener, backlog=1024)
+        await self._listen()
         self._tell(encode(GatewayReady(self._index)))
         ticks = asyncio.create_task(self._tick())
         await self._done.wait()
         ticks.cancel()
+
+    async def _listen(self) -> None:
+        """On every socket; without libnghttp2, gRPC has its own port, by grpcio."""
+        context, options = tls_context(self._options), self._options
+        for listener in self._listeners:
+            secure = {"ssl": context, "ssl_handshake_timeout": _HANDSHAKE_S} if listener.is_secure else {}
+            create: Any = self._loop.create_unix_server if listener.sock.family == socket.AF_UNIX else self._loop.create_server
+            self._servers.append(await create(self._http.protocol, sock=listener.sock, backlog=1024, **secure))
+        if options.grpc_port and not http2.is_there():
+            self._grpcio = GrpcioServer(self._http.methods, max_message_bytes=options.max_message_bytes)
+            await self._grpcio.start(f"{options.host}:{options.grpc_port}")
 
     async def _tick(self) -> None:
         """Deadlines of requests twenty times a second, time-outs of connections and memory once."""
@@ -136,7 +168,7 @@ class Gateway:
         if used:
             self._tell(encode(Used(used)))
         for link in list(self._links):
-            if link.is_silent(self._silence_s):
+            if link.is_silent():
                 self._tell(encode(Hung(link.host)))
 
     def _tell(self, frame: bytes) -> None:
@@ -174,6 +206,9 @@ class Gateway:
             answer_wish = self._wishes.pop(message.id, None)
             if answer_wish is not None:
                 answer_wish(message.error.error() if message.error is not None else None)
+        elif isinstance(message, Regions):
+            self._memory.update(message.regions)
+            self._tell(encode(RegionsKnown(self._index, message.serial)))
         elif isinstance(message, Drain):
             self._drain(message.limit_s)
 
@@ -228,6 +263,14 @@ class Gateway:
         """Has a model loaded that is loaded only when it is asked for; answered when it answers requests."""
         self._wish(lambda number: CallFor(self._index, number, model), answer)
 
+    def register_region(self, region: Region, answer: Callable[[PenstockError | None], None]) -> None:
+        """Has all gateways know of shared memory; answered when they do."""
+        self._wish(lambda number: RegisterRegion(self._index, number, region), answer)
+
+    def unregister_region(self, name: str, answer: Callable[[PenstockError | None], None]) -> None:
+        """Has all gateways forget a region, or all where `name` is empty."""
+        self._wish(lambda number: UnregisterRegion(self._index, number, name), answer)
+
     def _wish(self, message: Callable[[int], msgspec.Struct], answer: Callable[[PenstockError | None], None]) -> None:
         if len(self._wishes) >= _MAX_WISHES:
             answer(Unavailable("Too many requests wait for models to be loaded or unloaded."))
@@ -250,8 +293,10 @@ class Gateway:
         self._loop.call_later(_COLLECT_TIMEOUT_S, give_up)
 
     def _drain(self, limit_s: float) -> None:
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
+        if self._grpcio is not None:
+            self._ending = self._loop.create_task(self._grpcio.stop(limit_s))
         self._http.drain()
         until = self._loop.time() + limit_s
 
@@ -264,7 +309,9 @@ class Gateway:
         leave_when_done()
 
 
-def run_gateway(index: int, listener: socket.socket, control: socket.socket, options: ServeOptions, make_app: MakeApp) -> None:
+def run_gateway(
+    index: int, listeners: Sequence[Listener], control: socket.socket, options: ServeOptions, make_app: MakeApp
+) -> None:
     """The life of a gateway after the fork."""
     setproctitle(f"penstock: gateway {index}")
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -272,28 +319,7 @@ def run_gateway(index: int, listener: socket.socket, control: socket.socket, opt
     log.configure(options.log_format)
 
     async def serve() -> None:
-        await Gateway(index, listener, FrameSocket(control), options, make_app).run()
+        await Gateway(index, listeners, FrameSocket(control), options, make_app).run()
 
     uvloop.run(serve())
     os._exit(0)
-
-
-def listeners(host: str, port: int, count: int) -> Sequence[socket.socket]:
-    """`count` sockets bound to the same address, between which the kernel spreads connections. Raises OSError.
-
-    SO_REUSEPORT would let a second server share the port unnoticed, so a bind without it comes first.
-    """
-    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(address)
-        probe.listen(1)
-        address = probe.getsockname()
-    found: list[socket.socket] = []
-    for _ in range(count):
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind(address)
-        found.append(listener)
-    return found

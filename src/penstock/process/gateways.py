@@ -17,6 +17,7 @@ from penstock.observe.metrics import merged_snapshot
 from penstock.process.channel import FrameSocket, frame_pair
 from penstock.process.control_loop import ControlLoop
 from penstock.process.gateway import MakeApp, run_gateway
+from penstock.process.listening import Listener
 from penstock.process.messages import CollectMetrics, Drain, GatewayReady, MetricsCollected, MetricsReport
 from penstock.process.restart import restart_delay
 from penstock.process.supervised import GatewayProcess
@@ -38,7 +39,7 @@ class Gateways:
         self,
         loop: ControlLoop,
         options: ServeOptions,
-        listening: Sequence[socket.socket],
+        listening: Sequence[Sequence[Listener]],
         make_app: MakeApp,
         *,
         started: Callable[[GatewayProcess], None],
@@ -62,7 +63,7 @@ class Gateways:
         self._is_draining = False
         self._retired = b""
         self._collections: dict[tuple[int, int], dict[int, bytes]] = {}
-        self.all = [GatewayProcess(index, listener) for index, listener in enumerate(listening)]
+        self.all = [GatewayProcess(index, listeners) for index, listeners in enumerate(listening)]
 
     @property
     def are_listening(self) -> bool:
@@ -96,7 +97,7 @@ class Gateways:
         self._started(gateway)
 
     def _become_gateway(self, gateway: GatewayProcess, ours: socket.socket, theirs: socket.socket) -> None:
-        """The child's side: it keeps its listener and its control socket, and nothing else of the supervisor's."""
+        """The child's side: it keeps its listeners and its control socket, and nothing else of the supervisor's."""
         status = 1
         try:
             ours.close()
@@ -105,8 +106,8 @@ class Gateways:
                 if other.control is not None:
                     other.control.close()
                 if other is not gateway:
-                    other.listener.close()
-            run_gateway(gateway.index, gateway.listener, theirs, self._options, self._make_app)
+                    other.close_listeners()
+            run_gateway(gateway.index, gateway.listeners, theirs, self._options, self._make_app)
             status = 0
         except BaseException:
             sys.excepthook(*sys.exc_info())
@@ -176,7 +177,7 @@ class Gateways:
         """Tells all to finish what they have; new connections are refused from now on."""
         self._is_draining = True
         for gateway in self.all:
-            gateway.listener.close()
+            gateway.close_listeners()
         self.tell([Drain(self._options.drain_s)])
 
     def kill(self) -> None:

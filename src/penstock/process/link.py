@@ -23,6 +23,8 @@ from penstock.serving.call import WHOLE, Call, Results, ScriptCall
 from penstock.serving.routes import Servable
 from penstock.tensors import Array
 
+#: How long after the time of a request a host may be silent before it is taken for hung.
+_SILENCE_S = 2.0
 _FLOATS = frozenset("fc")
 #: Elements of an output up to which one look for all its requests is cheaper than one for each.
 _LOOKED_AT = 16384
@@ -125,6 +127,7 @@ class HostLink:
         runs: list[Run] = []
         invokes: list[Invoke] = []
         for calls in pending.values():
+            calls = self._still_wanted(calls)
             for part in self._cut(calls):
                 first = part[0]
                 try:
@@ -135,6 +138,12 @@ class HostLink:
                 except PenstockError as error:
                     self._end(part, error)
         self._send(runs, invokes)
+
+    def _still_wanted(self, calls: list[Call]) -> list[Call]:
+        """Without those whose client has given up since."""
+        wanted = [call for call in calls if not call.is_finished]
+        self.load -= len(calls) - len(wanted)
+        return wanted
 
     def _invoke(self, call: ScriptCall) -> Invoke:
         one = call.invocation
@@ -156,7 +165,9 @@ class HostLink:
 
     def _cut(self, calls: list[Call]) -> list[list[Call]]:
         """`calls` in parts that do not exceed the largest batch."""
-        total = sum(call.rows for call in calls)
+        if not calls:
+            return []
+        total = sum([call.rows for call in calls])
         if len(calls) == 1 or total <= self._max_rows:
             return [calls]
         parts: list[list[Call]] = [[]]
@@ -321,9 +332,12 @@ class HostLink:
         if not self.load:
             self._drained(self)
 
-    def is_silent(self, limit_s: float) -> bool:
-        """Whether requests are in the host and it has said nothing for so long."""
-        return self.load > 0 and time.monotonic() - self._heard > limit_s
+    def is_silent(self) -> bool:
+        """Whether the host has said nothing until long after the time of a request that is in it."""
+        limit_ns = time.monotonic_ns() - int(_SILENCE_S * 1e9)
+        late = [max([call.deadline_ns for call in group.calls]) for group in self._groups.values()]
+        late += [call.deadline_ns for call in self._invoked.values()]
+        return any(self._heard * 1e9 < deadline_ns < limit_ns for deadline_ns in late)
 
     def close(self) -> None:
         """The host is gone, or has to go: what has no answer is given back to the servable."""

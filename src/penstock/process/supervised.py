@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import socket
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from penstock.models.version import Version
 from penstock.process.channel import FrameSocket
+from penstock.process.listening import Listener
 from penstock.process.messages import ErrorMessage, ServableState, error_message, signature_message
 
 
@@ -54,13 +55,17 @@ class HostProcess:
 
 @dataclass(slots=True, eq=False)
 class GatewayProcess:
-    """A gateway: its listening socket outlives it, so that connections wait while it restarts."""
+    """A gateway: its listening sockets outlive it, so that connections wait while it restarts."""
 
     index: int
-    listener: socket.socket
+    listeners: Sequence[Listener]
     pid: int = 0
     control: FrameSocket | None = None
     is_listening: bool = False
     has_listened: bool = False
     ends: list[float] = field(default_factory=list)
     figures: bytes = b""
+
+    def close_listeners(self) -> None:
+        for listener in self.listeners:
+            listener.close()

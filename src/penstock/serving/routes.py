@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from penstock.errors import Internal, InvalidArgument, NotFound, PenstockError, Unavailable
@@ -70,6 +71,7 @@ class Servable:
     hosts: list[Host] = field(default_factory=list)
     waiting: deque[Call] = field(default_factory=deque)
     max_waiting: int = 1024
+    on_update: Callable[[], None] | None = None
 
     def submit(self, call: Call) -> None:
         """Gives the call to the least loaded host; without one, it waits for the host that is being started.
@@ -123,6 +125,8 @@ class Servable:
             waiting, self.waiting = self.waiting, deque()
             for call in waiting:
                 call.fail(self.unavailable())
+        if self.on_update is not None:
+            self.on_update()
 
     def expire(self, now_ns: int) -> list[Call]:
         """Takes out the waiting calls whose deadline has passed."""
@@ -184,10 +188,14 @@ class Model:
 
 
 class Routes:
-    """All models of a server. The errors are TensorFlow Serving's (contract §2.1)."""
+    """All models of a server. The errors are TensorFlow Serving's (contract §2.1).
+
+    `on_change` are called with a model's name when the state of one of its versions is told, or a version is forgotten.
+    """
 
     def __init__(self) -> None:
         self.models: dict[str, Model] = {}
+        self.on_change: list[Callable[[str], None]] = []
 
     def url(self, name: str) -> str | None:
         """Where a model that was loaded by name was loaded from."""
@@ -247,7 +255,11 @@ class Routes:
     def servable(self, name: str, version: int, make: Callable[[], Servable]) -> Servable:
         """The picture of a version, made when it is first heard of."""
         model = self.models.setdefault(name, Model(name))
-        return model.versions.get(version) or model.add(make())
+        servable = model.versions.get(version)
+        if servable is None:
+            servable = model.add(make())
+            servable.on_update = partial(self._changed, name)
+        return servable
 
     def remove(self, name: str, version: int) -> None:
         """Forgets a version, and with its last one the model."""
@@ -256,6 +268,11 @@ class Routes:
             model.remove(version)
             if not model.versions and not model.labels:
                 del self.models[name]
+            self._changed(name)
+
+    def _changed(self, name: str) -> None:
+        for listener in self.on_change:
+            listener(name)
 
     def expire(self) -> list[Call]:
         """All calls that wait for a host and have run out of time."""

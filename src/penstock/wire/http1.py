@@ -20,10 +20,13 @@ from email.utils import formatdate
 from typing import cast
 
 from penstock.errors import PenstockError
+from penstock.wire import http2
 from penstock.wire.answer import error_response, write_answer
 from penstock.wire.chunked import ChunkedBody
 from penstock.wire.encoding import decompress
+from penstock.wire.grpc import Methods
 from penstock.wire.head import CHUNKED, Head, HttpError, may_become_head, parse_head
+from penstock.wire.http2 import PREFACE_HEAD, Http2Connection
 from penstock.wire.request import App, Request, Response
 
 #: Requests of one connection that may be under way; a client that pipelines more waits.
@@ -50,6 +53,7 @@ class Limits:
 
     max_head_bytes: int = 32 << 10
     max_body_bytes: int = 256 << 20
+    max_message_bytes: int = (2 << 30) - 1
     head_timeout_s: float = 10.0
     progress_timeout_s: float = 30.0
     idle_timeout_s: float = 75.0
@@ -57,13 +61,14 @@ class Limits:
 
 
 class HttpServer:
-    """What the connections of a gateway share. `fields` are header lines of every answer."""
+    """What the connections of a gateway share. `fields` are header lines of every answer, `methods` what gRPC can call."""
 
-    def __init__(self, app: App, limits: Limits, fields: bytes = b"") -> None:
+    def __init__(self, app: App, limits: Limits, fields: bytes = b"", methods: Methods | None = None) -> None:
         self.app = app
+        self.methods: Methods = methods or {}
         self.fields = fields
         self.limits = limits
-        self.connections: set[HttpConnection] = set()
+        self.connections: set[HttpConnection | Http2Connection] = set()
         self.is_draining = False
         self._ids = itertools.count(1)
         self._id_prefix = os.urandom(6).hex().encode() + b"-"
@@ -205,7 +210,13 @@ class HttpConnection(asyncio.Protocol):
                     self._wait_for_head(data[at:])
                     return
             else:
-                head = parse_head(data[at : end + 4])
+                try:
+                    head = parse_head(data[at : end + 4])
+                except HttpError:
+                    if at == 0 and not self._pending and data.startswith(PREFACE_HEAD) and http2.is_there():
+                        self._speak_http2(data)
+                        return
+                    raise
                 at = end + 4
                 end = at + head.length
                 if at <= end <= len(data) and head.length <= limits.max_body_bytes:
@@ -225,6 +236,17 @@ class HttpConnection(asyncio.Protocol):
                 self._hold(data[at:], _TURN)
                 asyncio.get_running_loop().call_soon(self._go_on)
                 return
+
+    def _speak_http2(self, data: bytes) -> None:
+        """The client has begun with HTTP/2's preface: the connection is another protocol's from here on."""
+        transport, server = self._transport, self._server
+        assert transport is not None
+        self._transport = None
+        server.connections.discard(self)
+        connection = Http2Connection(server, transport)
+        server.connections.add(connection)
+        transport.set_protocol(connection)
+        connection.data_received(data)
 
     def _wait_for_head(self, data: bytes) -> None:
         max_bytes = self._server.limits.max_head_bytes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from penstock.wire.head import Head
@@ -23,6 +23,10 @@ class Response:
         self.content_type = content_type
         self.fields = fields
 
+    def add_field(self, name: bytes, value: bytes) -> None:
+        """Adds a header line."""
+        self.fields += b"%b: %b\r\n" % (name, value)
+
 
 class Writer(Protocol):
     """Whoever sends an answer in its turn."""
@@ -37,6 +41,10 @@ class Request:
     """
 
     __slots__ = ("body", "first_byte_ns", "head", "id", "read_ns", "response", "writer")
+
+    #: HTTP/1.1 has no field for the time that a client is ready to wait, and none for giving up.
+    deadline_ns: ClassVar[int] = 0
+    is_cancellable: ClassVar[bool] = False
 
     def __init__(self, head: Head, body: bytes, writer: Writer, first_byte_ns: int, request_id: bytes) -> None:
         self.head = head

@@ -1,0 +1,479 @@
+"""The streams of an HTTP/2 connection: a request of HTTP, or a call of gRPC.
+
+Guarantees: what has come of a body is bounded, and a body of known length is put where it stays, once; what is answered leaves
+as the client takes it; a stream that ends before its answer tells the app that nobody waits for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from penstock.errors import DeadlineExceeded, InvalidArgument, PenstockError, ResourceExhausted, Unimplemented
+from penstock.wire import nghttp2
+from penstock.wire.answer import error_response, headers_of, ready_body
+from penstock.wire.encoding import decompress
+from penstock.wire.grpc import Buffer, GrpcCall, Kind, Method, Reply, error_text, internal
+from penstock.wire.grpc_fields import parse_timeout, percent_encoded, trailing_fields
+from penstock.wire.head import Head, HttpError
+from penstock.wire.nghttp2 import CData, ffi, unpack
+from penstock.wire.request import Request, Response
+
+if TYPE_CHECKING:
+    from penstock.wire.http2 import Http2Connection
+
+#: From here on a message is put into one buffer of its length as it comes.
+_WHOLE_BUFFER_BYTES = 64 << 10
+_PREFIX_BYTES = 5
+#: Bodies up to this size are copied into their frame; of larger ones frames take views.
+COPIED_BYTES = 8 << 10
+#: Messages of a stream that the app has and has not answered; a client that sends more waits.
+_MAX_UNANSWERED = 64
+log = logging.getLogger("penstock.wire")
+
+_GRPC_HEAD, _GRPC_HEAD_COUNT, _keep_head = nghttp2.fields(
+    [(b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-accept-encoding", b"identity, gzip")]
+)
+_OK_TRAILERS, _OK_COUNT, _keep_ok = nghttp2.fields([(b"grpc-status", b"0")])
+
+
+class Stream:
+    """What both kinds have: the bytes that wait to be sent, and the time that the client has taken."""
+
+    __slots__ = (
+        "connection",
+        "has_ended",
+        "id",
+        "is_whole",
+        "last_progress",
+        "received_bytes",
+        "trailers",
+        "unsent",
+        "unsent_bytes",
+    )
+
+    def __init__(self, connection: Http2Connection, stream_id: int) -> None:
+        self.connection = connection
+        self.id = stream_id
+        self.unsent: deque[Buffer] = deque()
+        self.unsent_bytes = 0
+        self.has_ended = False
+        self.trailers: list[tuple[bytes, bytes]] | None = None
+        self.is_whole = False
+        self.received_bytes = 0
+        self.last_progress = time.monotonic()
+
+    # From the client
+
+    def begin(self, head: dict[bytes, bytes]) -> None:
+        """The head is there."""
+        raise NotImplementedError
+
+    def received(self, data: CData, size: int) -> None:
+        """A piece of the body, which is the caller's."""
+        raise NotImplementedError
+
+    def received_all(self) -> None:
+        """The client has sent all."""
+        raise NotImplementedError
+
+    def closed(self) -> None:
+        """The stream is gone; whoever works on it still may stop."""
+        raise NotImplementedError
+
+    # To the client
+
+    def queue(self, buffers: tuple[Buffer, ...]) -> None:
+        for buffer in buffers:
+            if len(buffer):
+                self.unsent.append(buffer)
+                self.unsent_bytes += len(buffer)
+
+    def take_all(self) -> bytes:
+        """All that waits, which is little."""
+        data = self.unsent[0] if len(self.unsent) == 1 else b"".join(self.unsent)
+        self.unsent.clear()
+        self.unsent_bytes = 0
+        return data if isinstance(data, bytes) else bytes(data)
+
+    def take(self, size: int) -> list[Buffer]:
+        """The next `size` bytes that wait, without a copy."""
+        taken: list[Buffer] = []
+        self.unsent_bytes -= size
+        self.last_progress = time.monotonic()
+        while size:
+            view = memoryview(self.unsent[0])
+            if len(view) > size:
+                self.unsent[0] = view[size:]
+                view = view[:size]
+            else:
+                self.unsent.popleft()
+            taken.append(view)
+            size -= len(view)
+        return taken
+
+    def send_trailers(self) -> None:
+        """All is sent: the fields that end the stream."""
+        if self.trailers:
+            fields, count, _kept = nghttp2.fields(self.trailers)
+            self.connection.submit_trailer(self, fields, count)
+        else:
+            self.connection.submit_trailer(self, _OK_TRAILERS, _OK_COUNT)
+
+    def check_progress(self, now: float) -> None:
+        """Ends the stream when the client sends or takes too little."""
+        limits = self.connection.server.limits
+        if self.unsent_bytes:
+            if now - self.last_progress > limits.progress_timeout_s:
+                self.connection.reset(self, nghttp2.CANCEL)
+        elif not self.is_whole and self.is_waiting_for_body:
+            since = now - self.last_progress
+            if since > limits.progress_timeout_s:
+                self.too_slow(f"No more of the body came for {limits.progress_timeout_s:g} s.")
+
+    @property
+    def is_waiting_for_body(self) -> bool:
+        return True
+
+    def too_slow(self, text: str) -> None:
+        raise NotImplementedError
+
+
+class HttpStream(Stream):
+    """A request of HTTP. Its answer is what HTTP/1.1 would have given."""
+
+    __slots__ = ("_first_byte_ns", "_head", "_parts", "_request")
+
+    def begin(self, head: dict[bytes, bytes]) -> None:
+        self._first_byte_ns = time.monotonic_ns()
+        self._request: Request | None = None
+        self._parts: list[bytes] = []
+        server = self.connection.server
+        method, target = head.pop(b":method", b"").decode("latin-1"), head.pop(b":path", b"/")
+        head.pop(b":scheme", None)
+        authority = head.pop(b":authority", None)
+        if authority is not None:
+            head.setdefault(b"host", authority)
+        try:
+            self._head = Head(method, target, "2", head, True)
+            if self._head.length > server.limits.max_body_bytes:
+                raise _too_large(self._head.length, server.limits.max_body_bytes)
+        except HttpError as error:
+            self._head = Head("GET", b"/", "2", {}, True)
+            self._refuse(error)
+
+    def received(self, data: CData, size: int) -> None:
+        if self._request is not None:
+            return
+        self.last_progress = time.monotonic()
+        self.received_bytes += size
+        limit = self.connection.server.limits.max_body_bytes
+        if self.received_bytes > limit:
+            self._refuse(_too_large(self.received_bytes, limit))
+            return
+        self._parts.append(unpack(data, size))
+
+    def received_all(self) -> None:
+        self.is_whole = True
+        if self._request is not None:
+            return
+        body = b"".join(self._parts) if len(self._parts) != 1 else self._parts[0]
+        self._parts = []
+        server, head = self.connection.server, self._head
+        request = self._request = Request(head, body, self, self._first_byte_ns, head.request_id or server.next_id())
+        try:
+            if head.content_encoding and body:
+                request.body = decompress(body, head.content_encoding, server.limits.max_body_bytes)
+            server.app(request)
+        except PenstockError as error:
+            self.answered(request, error_response(error))
+        except Exception:
+            log.exception("request %s failed inside", request.id.decode())
+            self.answered(request, error_response(internal()))
+
+    def closed(self) -> None:
+        self._parts = []
+
+    def answered(self, request: Request, response: Response) -> None:
+        """Sends the answer; what comes after the first, or when the client is gone, goes nowhere."""
+        if request.response is not None or self.connection.streams.get(self.id) is not self:
+            return
+        request.response = response
+        body, extra = ready_body(request, response)
+        fields, count, _kept = nghttp2.fields(headers_of(request, response, len(body), extra))
+        has_body = bool(body) and request.head.method != "HEAD"
+        if has_body:
+            self.queue((body,))
+        self.has_ended = True
+        self.connection.submit(self, fields, count, has_body=has_body)
+
+    def _refuse(self, error: HttpError) -> None:
+        self._parts = []
+        self._request = Request(self._head, b"", self, self._first_byte_ns, self.connection.server.next_id())
+        self.answered(self._request, error_response(error))
+
+    def too_slow(self, text: str) -> None:
+        if self._request is None:
+            self._refuse(HttpError(408, text))
+
+
+def _too_large(size: int, limit: int) -> HttpError:
+    return HttpError(413, f"The body of {size} bytes is larger than the {limit} bytes that are allowed.")
+
+
+class GrpcStream(Stream):
+    """A call of gRPC."""
+
+    __slots__ = (
+        "_buffer",
+        "_call",
+        "_deadline_ns",
+        "_first_byte_ns",
+        "_has_head",
+        "_head",
+        "_is_compressed",
+        "_method",
+        "_parts",
+        "_unanswered",
+        "_waiting",
+    )
+
+    def begin(self, head: dict[bytes, bytes]) -> None:
+        self._head = head
+        self._first_byte_ns = time.monotonic_ns()
+        self._deadline_ns = 0
+        self._parts: list[bytes] = []
+        self._buffer: bytearray | None = None
+        self._has_head = self._is_compressed = False
+        self._call: GrpcCall | None = None
+        self._method: Method | None = None
+        self._unanswered = 0
+        self._waiting: deque[Buffer] | None = None
+        path = head.get(b":path", b"").decode("latin-1")
+        try:
+            method = self.connection.server.methods.get(path)
+            if method is None:
+                raise Unimplemented(f"There is no method {path} here.")
+            encoding = head.get(b"grpc-encoding", b"identity")
+            if encoding not in (b"identity", b"gzip"):
+                raise Unimplemented(f"grpc-encoding {encoding.decode('latin-1')[:40]} is not understood; gzip is.")
+            timeout = head.get(b"grpc-timeout")
+            if timeout is not None:
+                self._deadline_ns = self._first_byte_ns + parse_timeout(timeout)
+        except PenstockError as error:
+            self._fail(error)
+            return
+        self._method = method
+        if method.kind is Kind.BIDIRECTIONAL:
+            self._waiting = deque()
+            self._start(b"")
+
+    # The request
+
+    def received(self, data: CData, size: int) -> None:
+        self.last_progress = time.monotonic()
+        if self._call is not None and self._waiting is None:
+            return  # refused, or more than the one message
+        limit = self.connection.server.limits.max_message_bytes
+        buffer = self._buffer
+        if buffer is not None:
+            end = self.received_bytes + size
+            if end <= len(buffer):
+                ffi.memmove(ffi.from_buffer(buffer, require_writable=True) + self.received_bytes, data, size)
+                self.received_bytes = end
+            else:
+                self._fail(InvalidArgument("The message is longer than its prefix says."))
+        else:
+            self._parts.append(unpack(data, size))
+            self.received_bytes += size
+            if self._waiting is None and self.received_bytes >= _PREFIX_BYTES:
+                self._expect(limit)
+        if self._waiting is not None:
+            self._take_messages(limit)
+
+    def _expect(self, limit: int) -> None:
+        """Makes room for a large message once its length is known."""
+        first = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        length = int.from_bytes(first[1:_PREFIX_BYTES], "big")
+        if length > limit:
+            self._fail(_message_too_large(length, limit))
+        elif len(first) > _PREFIX_BYTES + length:
+            self._fail(InvalidArgument("The message is longer than its prefix says."))
+        elif length > _WHOLE_BUFFER_BYTES:
+            self._buffer = bytearray(_PREFIX_BYTES + length)
+            self._buffer[: len(first)] = first
+            self._parts = []
+
+    def _take_messages(self, limit: int) -> None:
+        """The messages of a stream that are whole."""
+        data = memoryview(b"".join(self._parts))
+        while len(data) >= _PREFIX_BYTES:
+            length = int.from_bytes(data[1:_PREFIX_BYTES], "big")
+            if length > limit:
+                self._fail(_message_too_large(length, limit))
+                return
+            if len(data) < _PREFIX_BYTES + length:
+                break
+            assert self._waiting is not None
+            self._waiting.append(data[: _PREFIX_BYTES + length])
+            data = data[_PREFIX_BYTES + length :]
+        self._parts = [bytes(data)] if data else []
+        self.received_bytes = len(data)
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Gives the app the messages that it may have."""
+        call, waiting = self._call, self._waiting
+        if call is None or waiting is None:
+            return
+        while waiting and self._unanswered < _MAX_UNANSWERED and not call.is_over:
+            self._unanswered += 1
+            try:
+                message = self._message(waiting.popleft())
+                if call.on_message is not None:
+                    call.on_message(message)
+            except PenstockError as error:
+                call.fail(error)
+            except Exception:
+                log.exception("call %s failed inside", call.id.decode())
+                call.fail(internal())
+        if self.is_whole and not waiting and call.on_end is not None and not call.is_over:
+            on_end, call.on_end = call.on_end, None
+            on_end()
+
+    def received_all(self) -> None:
+        self.is_whole = True
+        if self._waiting is not None:
+            if self._parts and self._call is not None:
+                self._call.fail(InvalidArgument("The stream ends within a message."))
+            self._deliver()
+        elif self._call is None:
+            whole: Buffer = self._buffer if self._buffer is not None else b"".join(self._parts)
+            self._buffer, self._parts = None, []
+            if self.received_bytes < _PREFIX_BYTES or len(whole) != self.received_bytes:
+                self._fail(InvalidArgument("The message is shorter than its prefix says."))
+            elif len(whole) != _PREFIX_BYTES + int.from_bytes(whole[1:_PREFIX_BYTES], "big"):
+                self._fail(InvalidArgument("The message is not as long as its prefix says."))
+            else:
+                self._start(whole)
+
+    def _message(self, whole: Buffer) -> Buffer:
+        """A message without its prefix, decompressed."""
+        if whole[0] == 0:
+            return memoryview(whole)[_PREFIX_BYTES:]
+        if whole[0] != 1 or self._head.get(b"grpc-encoding", b"identity") != b"gzip":
+            raise InvalidArgument("The message is marked as compressed, and no grpc-encoding says how.")
+        limit = self.connection.server.limits.max_message_bytes
+        try:
+            return decompress(bytes(memoryview(whole)[_PREFIX_BYTES:]), b"gzip", limit)
+        except HttpError as error:
+            if error.status == 413:
+                raise ResourceExhausted(f"Received message larger than max (decompressed, vs. {limit})") from None
+            raise InvalidArgument(error.message) from None
+
+    def _start(self, whole: Buffer) -> None:
+        """Hands the call to its method."""
+        server, head, method = self.connection.server, self._head, self._method
+        assert method is not None
+        try:
+            message = self._message(whole) if whole else b""
+        except PenstockError as error:
+            self._fail(error)
+            return
+        call = self._call = GrpcCall(
+            self,
+            head[b":path"].decode("latin-1"),
+            head,
+            message,
+            deadline_ns=self._deadline_ns,
+            first_byte_ns=self._first_byte_ns,
+            request_id=head.get(b"x-request-id") or server.next_id(),
+            stream_id=self.id,
+        )
+        try:
+            method.handler(call)
+        except PenstockError as error:
+            call.fail(error)
+        except Exception:
+            log.exception("call %s failed inside", call.id.decode())
+            call.fail(internal())
+
+    def closed(self) -> None:
+        self._parts, self._buffer = [], None
+        call = self._call
+        if call is not None and not call.is_over:
+            on_cancel = call.on_cancel
+            if on_cancel is not None:
+                on_cancel()
+            call.is_over = True
+
+    @property
+    def is_waiting_for_body(self) -> bool:
+        return self._call is None
+
+    def too_slow(self, text: str) -> None:
+        self._fail(DeadlineExceeded(text))
+
+    # The answer
+
+    def _fail(self, error: PenstockError) -> None:
+        """Ends a call that has not begun."""
+        self._parts, self._buffer = [], None
+        if self._call is None:
+            self._call = GrpcCall(self, "", {}, b"", deadline_ns=0, first_byte_ns=0, request_id=b"", stream_id=self.id)
+        self._call.fail(error)
+
+    def send(self, call: GrpcCall, message: tuple[Buffer, ...]) -> None:
+        """Sends a message of a stream."""
+        if self.connection.streams.get(self.id) is not self:
+            return
+        self._unanswered -= 1
+        self._queue_message(message)
+        self._send_queued()
+        if self._waiting:
+            self.connection.loop.call_soon(self._deliver)
+
+    def answered(self, call: GrpcCall, reply: Reply) -> None:
+        """Ends the stream with the last message, if there is one, and the status."""
+        if self.connection.streams.get(self.id) is not self:
+            return
+        error = reply.error
+        self.has_ended = True
+        if error is None:
+            if reply.message or self._method is None or self._method.kind is Kind.UNARY:
+                self._queue_message(reply.message)
+            self.trailers = [(b"grpc-status", b"0"), *trailing_fields(reply.fields)] if reply.fields else []
+        else:
+            status = [(b"grpc-status", b"%d" % error.code), (b"grpc-message", percent_encoded(error_text(error)))]
+            self.trailers = [*status, *trailing_fields(reply.fields)]
+            if not self._has_head:
+                self._only_trailers()
+                return
+        self._send_queued()
+
+    def _only_trailers(self) -> None:
+        """An error before any message is all in the head."""
+        assert self.trailers is not None
+        head = [(b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-accept-encoding", b"identity, gzip")]
+        fields, count, _kept = nghttp2.fields(head + self.trailers)
+        self.unsent.clear()
+        self.unsent_bytes = 0
+        self.connection.submit(self, fields, count, has_body=False)
+
+    def _queue_message(self, message: tuple[Buffer, ...]) -> None:
+        size = sum(map(len, message))
+        prefix = size.to_bytes(_PREFIX_BYTES, "big")  # its first byte, 0, says that the message is not compressed
+        self.queue((b"".join((prefix, *message)),) if size <= COPIED_BYTES else (prefix, *message))
+
+    def _send_queued(self) -> None:
+        if self._has_head:
+            self.connection.resume(self)
+        else:
+            self._has_head = True
+            self.connection.submit(self, _GRPC_HEAD, _GRPC_HEAD_COUNT, has_body=True)
+
+
+def _message_too_large(size: int, limit: int) -> PenstockError:
+    return ResourceExhausted(f"Received message larger than max ({size} vs. {limit})")
