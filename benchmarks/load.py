@@ -62,9 +62,18 @@ class Pace:
 
 
 def wrk_command(
-    url: str, body: Path, connections: int, seconds: int, content_type: str = "application/json", pace: Pace | None = None
+    url: str,
+    body: Path,
+    connections: int,
+    seconds: int,
+    content_type: str = "application/json",
+    pace: Pace | None = None,
+    field: str = "",
 ) -> list[str]:
-    """One thread: it drives far more than any server here answers, and leaves the cores to the server."""
+    """One thread: it drives far more than any server here answers, and leaves the cores to the server.
+
+    field: one more of the requests, `name:value`; not together with a pace.
+    """
     size = [
         "--threads",
         "1",
@@ -75,15 +84,21 @@ def wrk_command(
         "--timeout",
         f"{TIMEOUT_S}s",
     ]
-    command = ["wrk", *size, "--script", str(SCRIPT), url, "--", str(body), content_type]
+    command = ["wrk", *size, "--script", str(SCRIPT), url, "--", str(body), content_type, *([field] if field else [])]
     return ["taskset", "--cpu-list", str(pace.core), *command, str(pace.pause_ms)] if pace else command
 
 
 def drive(
-    url: str, body: Path, connections: int, seconds: int, content_type: str = "application/json", pace: Pace | None = None
+    url: str,
+    body: Path,
+    connections: int,
+    seconds: int,
+    content_type: str = "application/json",
+    pace: Pace | None = None,
+    field: str = "",
 ) -> Sample:
     """Runs wrk once."""
-    command = wrk_command(url, body, connections, seconds, content_type, pace)
+    command = wrk_command(url, body, connections, seconds, content_type, pace, field)
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode != 0:
         raise RuntimeError(f"wrk ended with {run.returncode}: {(run.stderr or run.stdout).strip()[-500:]}")
@@ -109,12 +124,22 @@ def parse(output: str) -> Sample:
 
 
 def ask(
-    port: int, path: str, body: bytes, timeout_s: float, content_type: str = "application/json", method: str = "POST"
+    port: int,
+    path: str,
+    body: bytes,
+    timeout_s: float,
+    content_type: str = "application/json",
+    method: str = "POST",
+    field: str = "",
 ) -> tuple[int, bytes]:
-    """One request on a connection of its own: status and answer. Raises OSError or HTTPException."""
+    """One request on a connection of its own, with one more field `name:value`: status and answer.
+
+    Raises OSError or HTTPException.
+    """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+    fields = dict([field.split(":", 1)] if field else [])
     try:
-        connection.request(method, path, body, {"Content-Type": content_type})
+        connection.request(method, path, body, {"Content-Type": content_type} | fields)
         response = connection.getresponse()
         return response.status, response.read()
     finally:

@@ -83,6 +83,17 @@ def identity(target: Path) -> None:
     tf.saved_model.save(module, str(target), signatures={"serving_default": serve})
 
 
+def increment(target: Path) -> None:
+    """x [None] float32 -> y = x + 1: a tensor of any size comes back as large as it went in, and another."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.one = tf.Variable(1.0, name="one")
+    serve = tf.function(lambda x: {"y": x + module.one}, input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    module.serve = serve
+    tf.saved_model.save(module, str(target), signatures={"serving_default": serve})
+
+
 def perceptron() -> Any:
     """100-256-256-10 with ReLU and softmax, random weights."""
     import keras
@@ -112,7 +123,7 @@ def mobilenet() -> Any:
     return model
 
 
-MODULES: dict[str, Callable[[Path], None]] = {"half_plus_two": half_plus_two, "identity": identity}
+MODULES: dict[str, Callable[[Path], None]] = {"half_plus_two": half_plus_two, "identity": identity, "increment": increment}
 KERAS: dict[str, Callable[[], Any]] = {"perceptron": perceptron, "mobilenet": mobilenet}
 # Models with a script, each exported by its own export.py.
 SCRIPTED = ("multitask", "image")

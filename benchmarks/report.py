@@ -16,10 +16,10 @@ from benchmarks.chart import Bar, Panel, svg
 from benchmarks.environments import requirements
 from benchmarks.machine import ROOT
 from benchmarks.results import Results, Summary, read
-from benchmarks.servers import PEER_CONTENDERS, PENSTOCK, Contender
+from benchmarks.servers import GRPC_CONTENDERS, PEER_CONTENDERS, PENSTOCK, Contender
 
 PROFILE = Path(__file__).with_name("profile.md")
-CONTENDERS = (PENSTOCK, *PEER_CONTENDERS)
+CONTENDERS = (PENSTOCK, *PEER_CONTENDERS, *GRPC_CONTENDERS)
 OUR_PARTS = ("penstock", "tensorflow", "tensorflow-cpu", "numpy", "uvloop", "httptools", "pysimdjson", "orjson")
 NONE = "–"
 
@@ -41,7 +41,7 @@ def page(results: Results, profile: str | None) -> str:
         *load_blocks(results),
         "## Start, tensors, memory",
         *other_blocks(results),
-        "## Many models, scripts, instances" if figures else "",
+        "## Many models, scripts, instances, gRPC" if figures else "",
         *figures,
         "## How it was measured",
         method(results),
@@ -94,10 +94,19 @@ def per_second(rate: float) -> str:
 
 def load_blocks(results: Results) -> Iterator[str]:
     head = ["server", "requests/s", "p50, ms", "p99, ms", "CPU, µs", "spread", "errors"]
-    for each in works.LOADS:
+    for each in (*works.LOADS, *works.GRPC_LOADS):
         if each.name in results.samples or each.name in results.failures:
             yield f"### {each.title}"
-            yield table(head, (load_row(results, each.name, contender) for contender in present(results, each)))
+            rows = [load_row(results, each.name, contender) for contender in present(results, each)]
+            yield table(head, [*rows, *rows_beside(results, each.name)])
+
+
+def rows_beside(results: Results, work: str) -> Iterator[list[str]]:
+    """Our own figures of works that a reader compares with this one."""
+    for name in works.BESIDE.get(work, ()):
+        if works.summary(results, name, "penstock"):
+            (title,) = [each.title for each in works.LOADS if each.name == name]
+            yield [f"for comparison, Penstock: {title}", *load_row(results, name, PENSTOCK)[1:]]
 
 
 def present(results: Results, work: works.Load) -> list[Contender]:
@@ -163,6 +172,8 @@ def figure_blocks(results: Results) -> Iterator[str]:
     for work, names in works.FIGURES.items():
         found = results.figures.get(work, {})
         rows = [[text, *median_and_range(found[name])] for name, text in names.items() if name in found]
+        ratios = {text: works.quotient(results, work, pair) for text, pair in works.RATIOS.get(work, {}).items()}
+        rows += [[text, f"{ratio:.3f}×", NONE] for text, ratio in ratios.items() if ratio is not None]
         if rows:
             yield f"### {works.OTHERS[work]}"
             yield works.NOTES[work]
@@ -205,12 +216,13 @@ def tensor_rows(results: Results) -> list[list[str]]:
 def method(results: Results) -> str:
     settings = results.settings
     return (
-        f"{results.versions['system']['wrk']}, one thread, the same body, connections and seconds for all: "
+        f"{', '.join(results.versions['system'].values())}, one thread, the same body, connections and seconds for all: "
         f"{settings['seconds']} s after {settings['warm_up_s']} s of warming up; rounds: {settings['rounds']}, the "
         "servers in turn (A B C A B C …), one alive at a time, started anew for each round. Before and after, "
         "each server's answer is compared with TensorFlow's own: 10⁻⁴ of the largest number is allowed, and 3·10⁻⁴ where a "
         "script rounds to four digits. An error is an "
-        "answer above 399 or a broken connection. Each peer is written as its own documentation recommends, in "
+        "answer above 399, a call without a message in its answer, or a broken connection. Each peer is written as its own "
+        "documentation recommends, in "
         "`benchmarks/peers/`."
     )
 
@@ -223,7 +235,7 @@ def contender_table(results: Results) -> str:
         if each is PENSTOCK:
             wanted: Iterable[str] = OUR_PARTS
         else:
-            lines = requirements(each.name).read_text().splitlines()
+            lines = requirements(each.home).read_text().splitlines()
             wanted = dict.fromkeys([line.split("==")[0].split("[")[0] for line in lines] + ["numpy"])
         parts = ", ".join(f"{name} {installed[name]}" for name in wanted if name in installed)
         rows.append([each.title, each.configuration, parts or reason or "not in this run"])
@@ -239,6 +251,7 @@ def repetition(results: Results) -> str:
         "make bench",
         "python -m benchmarks.run --only perceptron-64 --peers mosec,fastapi --rounds 5",
         "python -m benchmarks.run --only hosted-500 --only instances --only neighbour --peers none",
+        "python -m benchmarks.run --only grpc-predict --only image --peers grpcio_aio,pytriton",
         "python -m benchmarks.report benchmarks/results/latest.json",
         "",
         "# one figure by hand",
@@ -251,7 +264,7 @@ def repetition(results: Results) -> str:
 def chart(results: Results) -> str:
     """A panel per work: requests per second, and at one connection the median latency."""
     panels = []
-    for work in works.LOADS:
+    for work in (*works.LOADS, *works.GRPC_LOADS):
         bars = [_chart_bar(results, work, each) for each in present(results, work) if rate(results, work, each)]
         unit = "p50 latency, ms: short is good" if work.connections == 1 else "requests per second: long is good"
         if bars:

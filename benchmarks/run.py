@@ -14,14 +14,21 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks import (
+    calls,
     cold,
     environments,
+    grpc_latency,
+    grpc_neighbours,
+    grpc_predict,
     hosted,
+    image,
     instances,
     jpeg,
+    large,
     load,
     machine,
     memory,
@@ -33,7 +40,16 @@ from benchmarks import (
     works,
 )
 from benchmarks.results import Results, summarize
-from benchmarks.servers import PEER_CONTENDERS, PENSTOCK, Contender, Launch, launch_peer, launch_penstock
+from benchmarks.servers import (
+    GRPC_CONTENDERS,
+    PEER_CONTENDERS,
+    PENSTOCK,
+    Contender,
+    Launch,
+    launch_grpc_peer,
+    launch_peer,
+    launch_penstock,
+)
 
 RESULTS = Path(__file__).with_name("results")
 SMOKE_PEERS = "fastapi"
@@ -41,6 +57,8 @@ TENSOR_CALLS = 300
 SMOKE_TENSOR_CALLS = 50
 JPEG_CALLS = 200
 SMOKE_JPEG_CALLS = 30
+SMOKE_LATENCY_CALLS = 200
+ALL_PEERS = (*PEER_CONTENDERS, *GRPC_CONTENDERS)
 
 
 def arguments() -> argparse.Namespace:
@@ -64,23 +82,27 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def chosen_peers(names: str | None) -> list[Contender]:
-    """The peers named in the option, in their usual order."""
-    if names is None:
-        return list(PEER_CONTENDERS)
-    wanted = set() if names == "none" else set(names.split(","))
-    if unknown := wanted - {peer.name for peer in PEER_CONTENDERS}:
-        raise SystemExit(f"unknown peer {', '.join(unknown)}: choose from {', '.join(p.name for p in PEER_CONTENDERS)}")
-    return [peer for peer in PEER_CONTENDERS if peer.name in wanted]
+def chosen_peers(names: str | None, only: Iterable[str]) -> list[Contender]:
+    """The peers named in the option, in their usual order, as far as the works have a use for them."""
+    all_names = [peer.name for peer in ALL_PEERS]
+    wanted = set(all_names) if names is None else set() if names == "none" else set(names.split(","))
+    if unknown := wanted.difference(all_names):
+        raise SystemExit(f"unknown peer {', '.join(unknown)}: choose from {', '.join(all_names)}")
+    useful = [*PEER_CONTENDERS] if set(only).difference(works.OF_GRPC) else []
+    useful += GRPC_CONTENDERS if set(only).intersection(works.OF_GRPC) else ()
+    return [peer for peer in useful if peer.name in wanted]
 
 
 def measure(options: argparse.Namespace) -> Results:
     """Runs what was asked for; what was measured is written even when the run is interrupted."""
-    wrk = load.require_wrk()
+    tools = {"wrk": load.require_wrk()}
+    if set(options.only).intersection(works.OF_GRPC):
+        tools["h2load"] = calls.require_h2load()
     before = machine.describe()
     subprocess.run([sys.executable, str(Path(models.__file__)), str(options.models)], check=True)
-    peers = chosen_peers(options.peers)
-    pythons, missing = environments.prepare(peer.name for peer in peers)
+    peers = chosen_peers(options.peers, options.only)
+    found, missing = environments.prepare(peer.home for peer in peers)
+    pythons = {peer.name: found[peer.home] for peer in peers if peer.home in found}
     server = shlex.split(options.server)
     plan = throughput.Plan(options.models, options.rounds, options.seconds, options.warm_up)
     results = Results(
@@ -91,15 +113,18 @@ def measure(options: argparse.Namespace) -> Results:
         versions={
             "penstock": environments.versions(Path(sys.executable)),
             **{peer: environments.versions(python) for peer, python in pythons.items()},
-            "system": {"wrk": wrk},
+            "system": tools,
         },
-        missing=missing,
+        missing={peer.name: missing[peer.home] for peer in peers if peer.home in missing},
     )
     able = [peer for peer in peers if peer.name in pythons]
+    of_grpc = {peer.name: peer for peer in GRPC_CONTENDERS if peer in able}
 
     def launch(contender: Contender, model: str) -> Launch:
         if contender.name == "penstock":
             return launch_penstock(server, options.models, model)
+        if contender in GRPC_CONTENDERS:
+            return launch_grpc_peer(contender.name, pythons[contender.name], options.models, model)
         return launch_peer(contender.name, pythons[contender.name], options.models, model)
 
     try:
@@ -122,6 +147,20 @@ def measure(options: argparse.Namespace) -> Results:
             neighbour.measure(server, plan, results)
         if jpeg.WORK in options.only:
             jpeg.measure(launch, SMOKE_JPEG_CALLS if options.smoke else JPEG_CALLS, plan, results)
+        if grpc_predict.WORK in options.only:
+            servers = [peer for name, peer in of_grpc.items() if name != "pytriton"]
+            grpc_predict.measure(servers, launch, plan, results)
+        if grpc_latency.WORK in options.only:
+            count = SMOKE_LATENCY_CALLS if options.smoke else grpc_latency.CALLS
+            grpc_latency.measure(of_grpc.get("grpcio_aio"), launch, count, plan, results)
+        if image.WORK in options.only:
+            for name in results.missing.keys() & {"pytriton"}:
+                results.fail(image.WORK, name, results.missing[name])
+            image.measure(of_grpc.get("pytriton"), launch, plan, results)
+        if large.WORK in options.only:
+            large.measure(server, plan, results)
+        if grpc_neighbours.WORK in options.only:
+            grpc_neighbours.measure(server, plan, results)
     finally:
         results.write(options.json)
     return results

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import subprocess
+import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -27,17 +28,27 @@ START_LIMIT_S = 120.0
 STOP_LIMIT_S = 10.0
 POLL_S = 0.005
 
-Name = Literal["penstock", "mosec", "fastapi", "gunicorn_flask", "litserve", "flask_keras"]
+Name = Literal[
+    "penstock", "mosec", "fastapi", "gunicorn_flask", "litserve", "flask_keras", "grpcio_aio", "grpcio_aio_many", "pytriton"
+]
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A server that is measured. configuration: in a sentence, for the report. models: what it can serve."""
+    """A server that is measured. configuration: in a sentence, for the report. models: what it can serve as JSON.
+
+    folder: below `peers/`, with its program and requirements, where that is not its name.
+    """
 
     name: Name
     title: str
     configuration: str
     models: frozenset[str]
+    folder: str = ""
+
+    @property
+    def home(self) -> str:
+        return self.folder or self.name
 
 
 ALL = frozenset(models.WITH_JSON)
@@ -58,6 +69,20 @@ PEER_CONTENDERS = (
         "Flask's own threaded server, `model.predict`; for web pages `examples/multitask/flask_app.py`",
         frozenset(models.KERAS) | {"multitask"},
     ),
+)
+# As many processes as we have gateways, where those are several; else two, for information.
+GATEWAYS = (len(os.sched_getaffinity(0)) + 1) // 2 if hasattr(os, "sched_getaffinity") else ((os.cpu_count() or 1) + 1) // 2
+MANY = max(2, GATEWAYS)
+GRPC_CONTENDERS = (
+    Contender("grpcio_aio", "grpcio", "`grpc.aio`, one process, `penstock.load` of this commit, no batching", frozenset()),
+    Contender(
+        "grpcio_aio_many",
+        f"grpcio, {MANY} processes",
+        f"the same in {MANY} processes, which share the port by SO_REUSEPORT",
+        frozenset(),
+        "grpcio_aio",
+    ),
+    Contender("pytriton", "pytriton", "Triton with its Python backend, `penstock.load` of this commit, `@batch`", frozenset()),
 )
 
 
@@ -124,6 +149,23 @@ def launch_peer(name: Name, python: Path, directory: Path, model: str) -> Launch
     }
     path = "/inference" if name == "mosec" else "/predict"
     return Launch(commands[name], port, path, PEERS / name, saved)
+
+
+def launch_grpc_peer(name: Name, python: Path, directory: Path, model: str) -> Launch:
+    """A peer that runs the engine of this commit, by its generated stubs; `port` is the one that speaks gRPC."""
+    port = free_port()
+    source = str(Path(__file__).parents[1] / "src")
+    environment = {"MODEL_PATH": str(models.saved_model_path(directory, model).resolve()), "PYTHONPATH": source}
+    if name == "pytriton":
+        # Triton starts programs that look for the interpreter's library where the system keeps its own.
+        environment["LD_LIBRARY_PATH"] = sysconfig.get_config_var("LIBDIR")
+    options = {
+        "grpcio_aio": [str(port), "1"],
+        "grpcio_aio_many": [str(port), str(MANY)],
+        "pytriton": [str(free_port()), str(port)],
+    }
+    home = PEERS / ("pytriton" if name == "pytriton" else "grpcio_aio")
+    return Launch([str(python), "server.py", *options[name]], port, "/", home, environment)
 
 
 class Running:

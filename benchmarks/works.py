@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.results import Results, Summary, summarize
+from benchmarks.servers import GATEWAYS
 
 
 @dataclass(frozen=True)
 class Load:
-    """wrk with so many connections against one model."""
+    """wrk, or for gRPC h2load, with so many connections against one model."""
 
     name: str
     title: str
@@ -29,6 +30,9 @@ LOADS = (
     Load("multitask-1", "A web page through a script to three answers, 1 connection", "multitask", 1),
     Load("multitask-8", "A web page through a script to three answers, 8 connections", "multitask", 8),
 )
+GRPC_LOADS = (Load("grpc-predict", "Perceptron over gRPC: Predict, one row, 4 connections × 16 streams", "perceptron", 4),)
+# REST figures that the report shows beside those of gRPC.
+BESIDE = {"grpc-predict": ("perceptron-16", "perceptron-64")}
 OTHERS = {
     "start": "`serve` to first answer, half_plus_two",
     "tensor": "A 600 KB tensor to a host and back",
@@ -38,16 +42,39 @@ OTHERS = {
     "instances": "MobileNetV2, one or two instances of one thread, 8 connections",
     "neighbour": "Perceptron while MobileNetV2 is loaded, swapped and unloaded beside it",
     "jpeg": "A JPEG of 640×480 through a script to MobileNetV2",
+    "grpc-latency": "One Predict of half_plus_two at a time from Python's grpcio client",
+    "image": "A 224×224×3 float32 image to MobileNetV2 over the binary protocols, 4 connections",
+    "grpc-large": "A tensor of 256 MB in and out over gRPC",
+    "grpc-neighbours": "Predict of the perceptron beside clients that misbehave",
 }
 # How those with figures of their own are measured.
 NOTES = {
     "hosted-500": "A store with half_plus_two under 500 names; each is asked once to load it, and once more when all are there.",
     "cold": "The store serves another model already. A first round, in which the files come into the page cache, is not counted.",
-    "instances": "`--intra-op 1`; wrk and the gateway share the machine's cores with the instances.",
+    "instances": "`--intra-op 1`; wrk and the gateway share the machine's cores with the instances. What it must reach is for "
+    "`.npy` and 8 connections, four for each of two instances; the others are measured for half as long.",
     "neighbour": "2 connections, each with a pause of 1 ms after an answer. The perceptron's process, the gateway and wrk have a "
     "core to themselves; MobileNetV2, loaded, swapped and unloaded by the config file, has another, with all else.",
     "jpeg": "One connection, one picture after the other; Keras in a process of its own, the picture decoded beforehand.",
+    "grpc-latency": "grpcio's client with TensorFlow Serving's stubs, one connection, in a process of its own.",
+    "image": "One image at a time on each connection. The engine alone: four threads of one program that call the model "
+    "that it has loaded with `penstock.load`, and nothing else. Threads within an operation: the default, everywhere.",
+    "grpc-large": "Memory: of all our processes, what they share counted once (PSS), every 10 ms, over what it was before; "
+    "seconds: from the client's message to the answer's there.",
+    "grpc-neighbours": "2 connections with 500 calls a second each; the perceptron's process, the gateway and h2load have a core "
+    "to themselves. Each kind of disturbance has undisturbed measurements of its own, in turn. Memory: the growth of the "
+    "gateway's unique memory (USS) while they are there.",
 }
+# Clients that misbehave, by the beginning of their figures' names.
+DISTURBANCES = {
+    "slow_reader": "200 slow readers, half of 1 KB/s and half of nothing",
+    "slow_writer": "200 slow writers of 1 KB/s",
+    "idle": "1,000 idle connections",
+    "reset": "10,000 streams opened and reset, evenly over the measurement",
+    "burst": "10,000 streams opened and reset, as quickly as the server takes them",
+}
+#: What the gateway may grow by under each of them.
+BOUNDED_MB = 64.0
 # What each figure of a work is, in the order of the report.
 FIGURES: dict[str, dict[str, str]] = {
     "hosted-500": {
@@ -67,10 +94,14 @@ FIGURES: dict[str, dict[str, str]] = {
         "at_once_s": "eight loads in parallel, s",
     },
     "instances": {
-        "one_npy_rate": "one instance, `.npy`, requests/s",
-        "two_npy_rate": "two instances, `.npy`, requests/s",
-        "one_json_rate": "one instance, JSON, requests/s",
-        "two_json_rate": "two instances, JSON, requests/s",
+        "one_npy_4_rate": "one instance, `.npy`, 4 connections, requests/s",
+        "two_npy_4_rate": "two instances, `.npy`, 4 connections, requests/s",
+        "one_npy_rate": "one instance, `.npy`, 8 connections, requests/s",
+        "two_npy_rate": "two instances, `.npy`, 8 connections, requests/s",
+        "one_npy_16_rate": "one instance, `.npy`, 16 connections, requests/s",
+        "two_npy_16_rate": "two instances, `.npy`, 16 connections, requests/s",
+        "one_json_rate": "one instance, JSON, 8 connections, requests/s",
+        "two_json_rate": "two instances, JSON, 8 connections, requests/s",
     },
     "neighbour": {
         "undisturbed_p99_ms": "p99 undisturbed, ms",
@@ -86,10 +117,60 @@ FIGURES: dict[str, dict[str, str]] = {
         "served_ms": "posted to `/invocations`, decoded, answered: p50, ms",
         "keras_ms": "`keras.Model.predict` on the decoded picture, in one process: p50, ms",
     },
+    "grpc-latency": {
+        "served_ms": "Penstock: p50, ms",
+        "peer_ms": "grpcio's asyncio server with the same engine: p50, ms",
+    },
+    "image": {
+        "engine_rate": "the engine alone, four threads of one process, images/s",
+        "engine_one_rate": "the engine alone, one thread, images/s",
+        "http_rate": "OIP over HTTP with binary tensors, images/s",
+        "infer_rate": "OIP over gRPC, `raw_input_contents`, images/s",
+        "predict_rate": "Predict, `tensor_content`, images/s",
+        "triton_rate": "pytriton, OIP over gRPC, `raw_input_contents`, images/s",
+    },
+    "grpc-large": {
+        "predict_s": "Predict, `tensor_content`, s",
+        "infer_s": "OIP over gRPC, `raw_input_contents`, s",
+        "predict_peak_mb": "Predict: most memory meanwhile, above idle, MB",
+        "infer_peak_mb": "OIP over gRPC: most memory meanwhile, above idle, MB",
+        "predict_after_mb": "Predict: memory afterwards, above idle, MB",
+        "infer_after_mb": "OIP over gRPC: memory afterwards, above idle, MB",
+        "predict_idle_mb": "before Predict: all our processes, MB",
+        "infer_idle_mb": "before OIP over gRPC: all our processes, MB",
+    },
+    "grpc-neighbours": {
+        f"{name}_{figure}": f"{text}: {what}"
+        for name, text in DISTURBANCES.items()
+        for figure, what in {
+            "undisturbed_p99_ms": "p99 undisturbed, ms",
+            "p99_ms": "p99, ms",
+            "max_ms": "slowest, ms",
+            "mb": "growth of the gateway, MB",
+            "streams": "streams opened and reset",
+            "connections": "connections that they took, as the server ends those that overdo it",
+        }.items()
+    },
 }
-NAMES = (*(load.name for load in LOADS), *OTHERS)
+BINARY = {"http": "OIP over HTTP", "infer": "OIP over gRPC", "predict": "Predict"}
+# Quotients of two figures' medians, which the report shows below them.
+RATIOS: dict[str, dict[str, tuple[str, str]]] = {
+    "instances": {
+        "two against one, `.npy`, 4 connections": ("two_npy_4_rate", "one_npy_4_rate"),
+        "two against one, `.npy`, 8 connections": ("two_npy_rate", "one_npy_rate"),
+        "two against one, `.npy`, 16 connections": ("two_npy_16_rate", "one_npy_16_rate"),
+        "two against one, JSON, 8 connections": ("two_json_rate", "one_json_rate"),
+    },
+    "grpc-neighbours": {
+        f"{text}: p99 against undisturbed": (f"{name}_p99_ms", f"{name}_undisturbed_p99_ms")
+        for name, text in DISTURBANCES.items()
+    },
+}
+NAMES = (*(load.name for load in (*LOADS, *GRPC_LOADS)), *OTHERS)
 # What CI can afford: one work of each kind.
-SMOKE = ("perceptron-16", "half_plus_two-64", "multitask-8", *OTHERS)
+SMOKE = ("perceptron-16", "half_plus_two-64", "multitask-8", "grpc-predict", *OTHERS)
+# What needs h2load as well as wrk.
+OF_GRPC = ("grpc-predict", "grpc-latency", "image", "grpc-large", "grpc-neighbours")
 
 
 @dataclass(frozen=True)
@@ -105,7 +186,7 @@ class Bar:
 
 def bars(results: Results) -> list[Bar]:
     """Every requirement of the project, in the order of its table."""
-    titles = {load.name: load.title for load in LOADS} | OTHERS
+    titles = {load.name: load.title for load in (*LOADS, *GRPC_LOADS)} | OTHERS
     found = [
         _ratio(results, "perceptron-64", "mosec", 2.5),
         _ratio(results, "perceptron-64", "fastapi", 8.0),
@@ -131,6 +212,27 @@ def bars(results: Results) -> list[Bar]:
         _share(results, "multitask-1", "flask_keras", "1/5", 1 / 5),
         _ratio(results, "multitask-8", "flask_keras", 10.0),
         _quotient(results, "jpeg", ("served_ms", "keras_ms"), "p50 against `predict` on decoded pixels", 1.0, operator.lt),
+        _ratio(results, "grpc-predict", "grpcio_aio", 6.0),
+        _ratio(results, "grpc-predict", "grpcio_aio" if GATEWAYS == 1 else "grpcio_aio_many", 3.0, _as_many_processes()),
+        _quotient(results, "grpc-latency", ("served_ms", "peer_ms"), "p50 against grpcio's server", 0.5, operator.le),
+        *(
+            _quotient(results, "image", (f"{way}_rate", "engine_rate"), f"{text} against the engine alone", 0.9, operator.ge)
+            for way, text in BINARY.items()
+        ),
+        *(
+            _quotient(results, "image", (f"{way}_rate", "triton_rate"), f"{text} against pytriton", 2.0, operator.ge)
+            for way, text in BINARY.items()
+        ),
+        _figure(results, "grpc-large", "predict_peak_mb", "most memory above idle, Predict", 1024.0, "MB"),
+        _figure(results, "grpc-large", "infer_peak_mb", "most memory above idle, OIP", 1024.0, "MB"),
+        *(
+            bar
+            for name, text in DISTURBANCES.items()
+            for bar in (
+                _quotient(results, "grpc-neighbours", (f"{name}_p99_ms", f"{name}_undisturbed_p99_ms"), text, 1.2, operator.le),
+                _figure(results, "grpc-neighbours", f"{name}_mb", f"{text}: the gateway's growth", BOUNDED_MB, "MB"),
+            )
+        ),
     ]
     return [Bar(titles[bar.work], bar.what, bar.required, bar.measured, bar.met) for bar in found]
 
@@ -162,10 +264,15 @@ def _pair(results: Results, work: str, peer: str) -> tuple[Summary, Summary] | N
     return ours, theirs
 
 
-def _ratio(results: Results, work: str, peer: str, limit: float) -> Bar:
+def _as_many_processes() -> str:
+    count = "one process, as we have one gateway" if GATEWAYS == 1 else f"{GATEWAYS} processes, as many as we have gateways"
+    return f"requests per second against grpcio_aio with {count}"
+
+
+def _ratio(results: Results, work: str, peer: str, limit: float, what: str = "") -> Bar:
     pair = _pair(results, work, peer)
     value = pair[0].rate / pair[1].rate if pair else None
-    return _bar(work, f"requests per second against {peer}", f"≥ {limit:g}×", value, limit, "{:.2f}×".format, operator.ge)
+    return _bar(work, what or f"requests per second against {peer}", f"≥ {limit:g}×", value, limit, "{:.2f}×".format, operator.ge)
 
 
 def _share(results: Results, work: str, peer: str, required: str, limit: float) -> Bar:
@@ -234,10 +341,14 @@ def _all_hosted(results: Results) -> Bar:
     return _bar("hosted-500", "all processes together", "≤ 10 GB", value, 10.0, "{:.2f} GB".format, operator.le)
 
 
+def quotient(results: Results, work: str, names: tuple[str, str]) -> float | None:
+    """One figure over another, the medians of both; None where one is missing."""
+    one, other = (figure(results, work, name) for name in names)
+    return one / other if one is not None and other else None
+
+
 def _quotient(
     results: Results, work: str, names: tuple[str, str], what: str, limit: float, holds: Callable[[float, float], bool]
 ) -> Bar:
-    """One figure over another, the medians of both."""
-    one, other = (figure(results, work, name) for name in names)
-    value = one / other if one is not None and other else None
+    value = quotient(results, work, names)
     return _bar(work, what, f"{_SIGNS[holds]} {limit:g}×", value, limit, "{:.3f}×".format, holds)

@@ -26,7 +26,7 @@ import requests
 PENSTOCK = Path(sys.executable).with_name("penstock")
 START_S = 60.0
 #: As a line for people, or as an event of the log.
-_READY = re.compile(r"ready on (http://[^\s\"]+)")
+_READY = re.compile(r"ready on (https?://[^\s\"]+)")
 _OURS = ("PENSTOCK_", "SAGEMAKER_", "TF_", "OMP_")
 
 T = TypeVar("T")
@@ -39,6 +39,14 @@ def wait_until(condition: Callable[[], T], what: str, timeout_s: float = 20.0) -
         assert time.monotonic() < until, f"not within {timeout_s:g} s: {what}"
         time.sleep(0.01)
     return found
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def environment(**added: str) -> dict[str, str]:

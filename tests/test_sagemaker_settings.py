@@ -49,6 +49,14 @@ def test_values(name: str, text: str, field: str, value: object) -> None:
     assert getattr(read(**{name: text}), field) == value
 
 
+def test_the_script_of_all_models_is_in_a_bucket_under_a_prefix() -> None:
+    """As in the container, which fetches nothing where one of the two is missing."""
+    both = {"SAGEMAKER_MULTI_MODEL_UNIVERSAL_BUCKET": "b", "SAGEMAKER_MULTI_MODEL_UNIVERSAL_PREFIX": "code/"}
+    assert read(**both).universal_script == "s3://b/code/"
+    for name, text in both.items():
+        assert read(**{name: text}).universal_script is None
+
+
 def test_a_queue_that_is_set_beats_that_of_batch_transform() -> None:
     assert read(SAGEMAKER_BATCH="true", SAGEMAKER_TFS_MAX_ENQUEUED_BATCHES="7").max_enqueued_batches == 7
 

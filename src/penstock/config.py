@@ -58,6 +58,7 @@ class ServeOptions:
     model_store: str = option("", "Folder of models that are loaded when they are first asked for: sub-folders and archives.")
     model_config_file: str = option("", "TensorFlow Serving's ModelServerConfig in text format; read again when it changes.")
     admin_api: bool = option(False, "Let clients load and unload models through /models, as in multi-model endpoints.")
+    reload_requests: bool = option(False, "Let clients replace the list of models, with gRPC's HandleReloadConfigRequest.")
     instances: int = option(1, "Processes that run each version; requests go to the least busy.", least=1, most=1024)
     pin_cores: bool = option(False, "Pin each process of a model to the core that fewest are on.")
     gpus: str = option("", "Numbers of the GPUs, separated by commas, that the processes of a model take in turn.")
@@ -88,6 +89,9 @@ class ServeOptions:
     request_timeout_s: float = option(30.0, "Time from a request's last byte to its answer.", unit="s", least=0.001)
     max_body_bytes: int = option(256 << 20, "Largest body, after decompression.", unit="bytes", least=1)
     max_message_bytes: int = option((2 << 30) - 1, "Largest message of gRPC, after decompression.", unit="bytes", least=1)
+    shared_memory: bool = option(
+        False, "Let clients register shared memory of this machine (/dev/shm) for tensors: they then read and write there."
+    )
     idle_timeout_s: float = option(75.0, "A connection without requests is closed after this time.", unit="s", least=0.1)
     read_timeout_s: float = option(30.0, "A client that sends or takes nothing for this time is cut off.", unit="s", least=0.1)
     drain_s: float = option(30.0, "Time for requests in flight when the server is told to stop.", unit="s", least=0)
@@ -96,6 +100,7 @@ class ServeOptions:
     op_library: tuple[str, ...] = option((), "Shared library with custom operations.", repeats=True)
     session_config: str = option("", "File with a TensorFlow ConfigProto in text format.")
     tags: str = option("serve", "Tags of the graph to load, separated by commas.")
+    prefer_tflite: bool = option(False, "Take a version's model.tflite where there is a saved_model.pb beside it.")
     server_timing: bool = option(False, "Add a Server-Timing header to each answer.")
     monitoring_path: str = option("", "One more path for metrics: with TensorFlow Serving's names, and ours after them.")
     grpc_tensor_content: bool = option(False, "Answer gRPC's Predict with tensor_content instead of typed values.")

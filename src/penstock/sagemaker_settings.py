@@ -216,6 +216,13 @@ class SageMakerSettings:
         return max(self.nginx_proxy_read_timeout_s, self.gunicorn_timeout_s)
 
     @property
+    def universal_script(self) -> str | None:
+        """Where in S3 the container would fetch the script of all models from; None where it would not."""
+        if not self.universal_bucket or not self.universal_prefix:
+            return None
+        return f"s3://{self.universal_bucket}/{self.universal_prefix}"
+
+    @property
     def gpu_memory_fraction(self) -> float | None:
         """The part of a GPU's memory for each instance; None where one instance may have all of it."""
         return round((1 - self.gpu_margin) / self.instance_count, 4) if self.instance_count > 1 else None

@@ -66,6 +66,21 @@ def test_the_batching_variables_batch(root: Path) -> None:
         assert any('le="7"' in line and not line.endswith(" 0.0") for line in samples)
 
 
+def test_who_relies_on_a_script_in_s3_is_told_what_to_do(root: Path, tmp_path: Path) -> None:
+    """Not when the script is there already: then the container would fetch nothing either."""
+    bucket = {"SAGEMAKER_MULTI_MODEL_UNIVERSAL_BUCKET": "b", "SAGEMAKER_MULTI_MODEL_UNIVERSAL_PREFIX": "code"}
+    place = tmp_path / "shared"
+    environment = {**bucket, "SAGEMAKER_MULTI_MODEL": "true", "PENSTOCK_SCRIPT": str(place)}
+    with Server(command=_COMMAND, env=environment) as server:
+        (warning,) = [line for line in server.err if line.startswith("penstock: warning: ")]
+        assert "the script in s3://b/code is not fetched" in warning
+        assert f"aws s3 cp --recursive s3://b/code {place}" in warning
+    place.mkdir()
+    (place / "inference.py").write_text("def handler(data, context):\n    return b'', 'text/plain'\n")
+    with Server(command=_COMMAND, env=environment) as server:
+        assert not [line for line in server.err if "s3://" in line]
+
+
 def test_without_a_model_the_first_one_answers(root: Path) -> None:
     with Server("--root", root, command=_COMMAND) as server:
         answer = server.post("/invocations", data=b"[[1.0]]", headers={"Content-Type": "application/json"})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.errors import AlreadyExists, FailedPrecondition, NotFound, PenstockError, ResourceExhausted
+from penstock.errors import AlreadyExists, FailedPrecondition, NotFound, PenstockError, ResourceExhausted, Unavailable
 from penstock.models.budget import Budget
 from penstock.models.desired import Desired
 from penstock.models.manager import Manager, ManagerOptions
@@ -308,6 +308,50 @@ def test_an_archive_that_was_replaced_is_unpacked_again() -> None:
     world.let_unload()
     world.manager.call_for("a", world.answer)
     assert len(world.processes.preparing) == 2
+
+
+def test_an_archive_that_is_replaced_while_it_is_unpacked_is_unpacked_once_more() -> None:
+    """Of one model, one archive at a time; what the first one held is never loaded."""
+    world = World()
+    archive = Path("/store/a.tar.gz")
+    world.want(Desired("a", {}, is_pinned=False, on_demand=True, archive=archive, fingerprint="1"))
+    world.manager.call_for("a", world.answer)
+    world.want(Desired("a", {}, is_pinned=False, on_demand=True, archive=archive, fingerprint="2"))
+    assert len(world.processes.preparing) == 1
+    world.manager.prepared("a", archive, {1: Path("/cache/x/1")}, Path("/cache/x"))
+    assert len(world.processes.preparing) == 2
+    assert not world.processes.loading
+    world.manager.prepared("a", archive, {2: Path("/cache/y/2")}, Path("/cache/y"))
+    world.let_load()
+    assert world.titles(State.AVAILABLE) == ["a/2"]
+    assert world.manager.versions["a", 2].root == Path("/cache/y")
+    assert world.answers == [None]
+
+
+def test_a_model_that_is_unloaded_while_its_archive_is_unpacked_is_not_loaded() -> None:
+    world = World()
+    archive = Path("/models/a.tar.gz")
+    world.manager.load(Desired("a", {}, on_demand=True, archive=archive, fingerprint="1"), world.answer)
+    world.manager.unload("a", world.answer)
+    world.manager.prepared("a", archive, {1: Path("/cache/x/1")}, Path("/cache/x"))
+    assert not world.manager.versions
+    assert [type(answer) for answer in world.answers] == [Unavailable, type(None)]
+    world.manager.load(Desired("a", {}, on_demand=True, archive=archive, fingerprint="1"), world.answer)
+    assert len(world.processes.preparing) == 2
+
+
+def test_a_model_that_a_source_wants_is_not_unloaded() -> None:
+    """Unless it is one of a store, which comes back when it is called for."""
+    world = World()
+    world.want(model("a", 1), stored("b"))
+    world.manager.call_for("b", world.answer)
+    world.let_load()
+    for name in ("a", "b"):
+        world.manager.unload(name, world.answer)
+    assert isinstance(world.answers[-1], FailedPrecondition)
+    assert (world.titles(State.AVAILABLE), world.titles(State.UNLOADING)) == (["a/1"], ["b/1"])
+    world.let_unload()
+    assert world.answers[-1] is None
 
 
 def fill(world: World, *names: str) -> None:

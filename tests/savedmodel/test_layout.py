@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from penstock.errors import UsageError
-from penstock.savedmodel.layout import ModelFolder, find_models, is_keras_file, select_versions
+from penstock.savedmodel.layout import ModelFolder, find_models, is_keras_file, select_versions, versions_in
 
 
 def make_tree(root: Path, *folders: str) -> Path:
@@ -161,3 +161,13 @@ def test_version_policies(policy: str, expected: list[int]) -> None:
 def test_other_version_policies_are_mistakes(policy: str) -> None:
     with pytest.raises(UsageError, match='expected "latest", "latest:2", "all" or version numbers'):
         select_versions([1], policy)
+
+
+def test_a_model_in_tensorflow_lites_format_is_a_version(tmp_path: Path) -> None:
+    for version in ("1", "2"):
+        (tmp_path / "m" / version).mkdir(parents=True)
+    (tmp_path / "m" / "1" / "model.tflite").touch()
+    assert versions_in(tmp_path / "m") == {1: tmp_path / "m" / "1"}
+    (model,) = find_models(tmp_path / "m")
+    assert model.versions == {1: tmp_path / "m" / "1"}
+    assert versions_in(tmp_path / "m" / "1") == {1: tmp_path / "m" / "1"}

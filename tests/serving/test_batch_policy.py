@@ -65,3 +65,18 @@ def test_everything_is_run_once_and_no_batch_exceeds_the_cap(waiting: list[Waiti
         ran += len(places)
         waiting = [item for place, item in enumerate(waiting) if place not in set(places)]
     assert cut(waiting, policy, _NOW) == ([], -1)
+
+
+@given(st.integers(1, 50), st.integers(1, 8))
+def test_parts_are_as_large_as_may_be(rows: int, max_rows: int) -> None:
+    parts = BatchPolicy(max_rows, splits=True).cuts(rows)
+    assert sum(parts) == rows
+    assert all(part == max_rows for part in parts[:-1])
+    assert BatchPolicy(max_rows).cuts(rows) == [rows]
+
+
+@pytest.mark.parametrize(("rows", "filled"), [(1, 4), (4, 4), (5, 8), (8, 8), (9, 9)])
+def test_the_next_allowed_size_is_taken(rows: int, filled: int) -> None:
+    policy = BatchPolicy(8, allowed_rows=(4, 8))
+    assert policy.filled(rows) == filled
+    assert policy.takes_as_it_is(rows) == (rows == filled)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.errors import InvalidArgument
+from penstock.serving.batch_policy import BatchPolicy
 from penstock.serving.batcher import WHOLE, Batcher, Work, mixes_rows
 from penstock.tensors import FLOAT, STRING, Array, Signature, TensorSpec
 from tests.serving.fakes import FakeModel, rows, signature
@@ -106,3 +107,98 @@ def test_nothing_is_tried_out_where_a_row_cannot_be_made_up() -> None:
     model = FakeModel(lambda x: x, text)
     assert mixes_rows(model, text) is False
     assert model.runs == []
+
+
+def test_batches_are_filled_up_to_an_allowed_size() -> None:
+    model = FakeModel(_double)
+    batcher = Batcher(model, BatchPolicy(8, allowed_rows=(4, 8)))
+    for counts in ([1], [2, 1], [3, 1], [5], [8]):
+        work = Work(signature(), None, [rows(*range(sum(counts)))], counts)
+        (parts,) = batcher.run([work])
+        assert np.concatenate([part.outputs["y"] for part in parts]).tolist() == (work.inputs[0] * 2).tolist()
+    assert model.runs == [4, 4, 4, 8, 8]
+
+
+def test_above_the_largest_allowed_size_nothing_is_filled_up() -> None:
+    model = FakeModel(_double)
+    Batcher(model, BatchPolicy(8, allowed_rows=(4,))).run([Work(signature(), None, [rows(*range(7))], [7])])
+    assert model.runs == [7]
+
+
+def test_outputs_that_do_not_follow_the_rows_are_those_of_the_request_alone() -> None:
+    model = FakeModel(lambda x: np.float32(x.sum()))
+    batcher = Batcher(model, BatchPolicy(8, allowed_rows=(4, 8)))
+    for _ in range(2):
+        ((outcome,),) = batcher.run([Work(signature(), None, [rows(1, 2)], [2])])
+        assert outcome.outputs["y"] == 3
+    assert model.runs == [4, 2, 2]
+
+
+def test_what_must_run_whole_is_not_filled_up() -> None:
+    model = FakeModel(_double)
+    Batcher(model, BatchPolicy(8, allowed_rows=(4, 8))).run([Work(signature(), None, [rows(1)], [WHOLE])])
+    assert model.runs == [1]
+
+
+@given(st.integers(1, 20), st.integers(1, 6))
+def test_a_large_request_is_run_in_parts(count: int, most: int) -> None:
+    model = FakeModel(_double)
+    work = Work(signature(), None, [rows(*range(count))], [count])
+    ((outcome,),) = Batcher(model, BatchPolicy(most, splits=True)).run([work])
+    assert outcome.outputs["y"].tolist() == (work.inputs[0] * 2).tolist()
+    assert sum(model.runs) == count
+    assert max(model.runs) <= most
+
+
+def test_a_large_request_that_fails_has_the_error_of_its_part() -> None:
+    model = FakeModel(_double)
+    work = Work(signature(), None, [rows(1, 2, -3, 4)], [4])
+    ((outcome,),) = Batcher(model, BatchPolicy(2, splits=True)).run([work])
+    assert isinstance(outcome.error, InvalidArgument)
+    assert model.runs == [2, 2]
+
+
+def test_parts_whose_rows_have_other_shapes_are_run_whole() -> None:
+    model = FakeModel(lambda x: np.tile(x, int(x.max())))
+    work = Work(signature(), None, [rows(1, 2)], [2])
+    ((outcome,),) = Batcher(model, BatchPolicy(1, splits=True)).run([work])
+    assert outcome.outputs["y"].shape == (2, 2)
+
+
+def test_a_request_with_too_many_rows_is_refused() -> None:
+    model = FakeModel(_double)
+    batcher = Batcher(model, BatchPolicy(2, max_request_rows=4, splits=True))
+    ((outcome,),) = batcher.run([Work(signature(), None, [rows(1, 2, 3, 4, 5)], [5])])
+    assert outcome.error is not None
+    assert outcome.error.message == "Task size 5 is larger than maximum input batch size 4"
+    assert model.runs == []
+
+
+def test_rows_of_other_shapes_are_padded_with_their_own_first_element() -> None:
+    seen: list[Array] = []
+
+    def keep(x: Array) -> Array:
+        seen.append(x)
+        return x[:, 0]
+
+    one, other = np.array([[7, 1, 2]], np.float32), np.array([[8], [9]], np.float32)
+    works = [Work(signature(), None, [one], [1]), Work(signature(), None, [other], [1, 1])]
+    outcomes = Batcher(FakeModel(keep), BatchPolicy(8, pads_shapes=True)).run(works)
+    assert seen[0].tolist() == [[7, 1, 2], [8, 8, 8], [9, 8, 8]]
+    assert [part.outputs["y"].tolist() for parts in outcomes for part in parts] == [[7], [8, 9]]
+
+
+def test_strings_and_empty_rows_are_padded() -> None:
+    first, empty = np.array([[b"a", b"b"]], object), np.zeros((1, 0), object)
+    works = [Work(signature(), None, [array], [1]) for array in (first, empty)]
+    outcomes = Batcher(FakeModel(lambda x: x), BatchPolicy(8, pads_shapes=True)).run(works)
+    assert [parts[0].outputs["y"].tolist() for parts in outcomes] == [[[b"a", b"b"]], [[b"", b""]]]
+
+
+def test_padding_that_would_cost_too_much_is_not_done() -> None:
+    model = FakeModel(lambda x: x[:, :1])
+    wide, narrow = np.zeros((1, 1 << 20), np.float32), np.zeros((64, 1), np.float32)
+    works = [Work(signature(), None, [wide], [1]), Work(signature(), None, [narrow], [1] * 64)]
+    outcomes = Batcher(model, BatchPolicy(128, pads_shapes=True)).run(works)
+    assert model.runs == [1, 64]
+    assert [sum(part.requests for part in parts) for parts in outcomes] == [1, 64]

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from penstock.errors import UsageError
-from penstock.models.sources import ConfigFileSource
+from penstock.models.config_file import ConfiguredModel
+from penstock.models.desired import Desired
+from penstock.models.fixed_source import FixedSource
+from penstock.models.sources import CombinedSource, ConfigFileSource, FolderSource, StoreSource
 from tests.sources.stores import add_version, write
 
 
@@ -148,3 +151,24 @@ def test_request_logging_is_named_once_as_without_effect(tmp_path: Path) -> None
     source = ConfigFileSource(write(tmp_path / "models.config", config(tmp_path, "a", extra="logging_config {}"), 1))
     assert source.poll().problems == ["model a: logging_config has no effect"]
     assert source.poll().problems == []
+
+
+def test_a_clients_models_take_the_place_of_those_of_the_file_until_it_changes(tmp_path: Path) -> None:
+    make_models(tmp_path)
+    file = write(tmp_path / "models.config", config(tmp_path, "a"), 1)
+    source = CombinedSource([FixedSource([Desired("given", {1: tmp_path})]), ConfigFileSource(file), StoreSource(tmp_path)])
+    assert {one.model for one in source.poll().desired if not one.on_demand} == {"given", "a"}
+    source.reload([ConfiguredModel("b", tmp_path / "b", "latest:1", {})])
+    assert {one.model for one in source.poll().desired if not one.on_demand} == {"b"}
+    assert [one.model for one in source.poll().desired if one.on_demand] == ["a"]
+    write(file, config(tmp_path, "a"), 2)
+    assert {one.model for one in source.poll().desired if not one.on_demand} == {"a"}
+
+
+def test_a_clients_models_take_the_place_of_those_that_were_given(tmp_path: Path) -> None:
+    make_models(tmp_path)
+    source = CombinedSource([FolderSource("a", tmp_path / "a")])
+    source.reload([ConfiguredModel("b", tmp_path / "b", "latest:1", {})])
+    assert [(one.model, list(one.versions)) for one in source.poll().desired] == [("b", [5])]
+    source.reload([])
+    assert source.poll().desired == []

@@ -33,3 +33,12 @@ class Administration(Protocol):
         wait; those of `load` for a model that cannot be loaded.
         """
         ...
+
+    def reload_config(self, config: bytes, answer: Answer) -> None:
+        """Serves the models of a serialized ModelServerConfig in place of the present ones.
+
+        Answered when the new ones are available; those that are not in it are unloaded. Errors: InvalidArgument for a config that
+        is wrong; FailedPrecondition where the server's models cannot be changed; Unknown where a new model cannot be loaded (the
+        others are served).
+        """
+        ...

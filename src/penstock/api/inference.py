@@ -174,9 +174,11 @@ class _Ending:
         self.fail(Cancelled("The client has given up."))
 
     def ended(self) -> None:
-        """Encodes, answers, counts."""
+        """Encodes, answers, counts. What a client may end it with goes: it would keep the outputs until the next collection."""
         began_ns = time.monotonic_ns()
         request = self._request
+        if request.is_cancellable:
+            request.on_cancel = None
         code = "OK"
         try:
             if self.error is not None:

@@ -8,6 +8,7 @@ from penstock.api.openapi import openapi
 from penstock.api.page import page
 from penstock.api.router import Handler
 from penstock.observe.metrics import Collect, Collected, HostFigures, exposition
+from penstock.observe.model_server_metrics import model_server_exposition
 from penstock.serving.routes import Routes
 from penstock.wire.request import Request, Response
 
@@ -15,15 +16,22 @@ _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Operations:
-    """/, /openapi.json and /metrics. `collect` gets the figures of all gateways."""
+    """/, /openapi.json and /metrics. `collect` gets the figures of all gateways.
 
-    def __init__(self, routes: Routes, collect: Collect) -> None:
+    At `monitoring_path`, if there is one, the same metrics follow those with TensorFlow Serving's names.
+    """
+
+    def __init__(self, routes: Routes, collect: Collect, monitoring_path: str = "") -> None:
         self._routes = routes
         self._collect = collect
+        self._monitoring_path = monitoring_path
 
     def match(self, method: str, path: str) -> Handler | None:
-        handlers = {"/": self._page, "/openapi.json": self._openapi, "/metrics": self._metrics}
-        return handlers.get(path) if method == "GET" else None
+        if method != "GET":
+            return None
+        if self._monitoring_path and path == self._monitoring_path:
+            return self._model_server_metrics
+        return {"/": self._page, "/openapi.json": self._openapi, "/metrics": self._metrics}.get(path)
 
     def _page(self, request: Request) -> None:
         host = request.head.field(b"host") or "127.0.0.1:8080"
@@ -33,13 +41,19 @@ class Operations:
         request.answer(Response(200, orjson.dumps(openapi(self._routes), option=orjson.OPT_INDENT_2)))
 
     def _metrics(self, request: Request) -> None:
+        self._collect(lambda collected: request.answer(Response(200, self._exposition(collected), _METRICS_TYPE)))
+
+    def _model_server_metrics(self, request: Request) -> None:
         def answer(collected: Collected) -> None:
-            states = [
-                (servable.model, servable.version, servable.state.value)
-                for model in self._routes.models.values()
-                for servable in model.versions.values()
-            ]
-            hosts = [HostFigures(*restarts) for restarts in collected.restarts]
-            request.answer(Response(200, exposition(collected.snapshots, hosts, states), _METRICS_TYPE))
+            theirs = model_server_exposition(collected.snapshots)
+            request.answer(Response(200, theirs + self._exposition(collected), _METRICS_TYPE))
 
         self._collect(answer)
+
+    def _exposition(self, collected: Collected) -> bytes:
+        states = [
+            (servable.model, servable.version, servable.state.value)
+            for model in self._routes.models.values()
+            for servable in model.versions.values()
+        ]
+        return exposition(collected.snapshots, [HostFigures(*restarts) for restarts in collected.restarts], states)

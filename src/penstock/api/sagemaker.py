@@ -5,19 +5,18 @@ from __future__ import annotations
 from functools import partial
 from http import HTTPStatus
 
-import numpy as np
-
 from penstock.api.inference import Inference, Prepared
 from penstock.api.router import Handler
 from penstock.api.tfs_rest import Target, TfsRest, error_response
 from penstock.codec.binary import decode_npy, decode_npz, decode_octet_stream, encode_npy, encode_npz, encode_octet_stream, is_npz
+from penstock.codec.convert import convert
 from penstock.codec.csv import array_to_csv, csv_to_array, csv_to_json
 from penstock.codec.custom_attributes import CustomAttributes, parse_custom_attributes
 from penstock.codec.invocation import Format, media_type, negotiate, to_tfs_json
 from penstock.errors import InvalidArgument, PenstockError
 from penstock.serving.call import Call, Invocation
 from penstock.serving.routes import NotLoaded, NotYet, Servable
-from penstock.tensors import Array, Signature, TensorSpec
+from penstock.tensors import Array, Signature
 from penstock.wire.request import Request, Response
 
 _API = "sagemaker:invocations"
@@ -71,18 +70,17 @@ class SageMaker:
             if servable.has_script:
                 self._inference.invoke(request, _API, servable, _invocation(request, attributes), error_response)
             else:
-                self._inference.start(request, _API, partial(self._decode, name, attributes), error_response)
+                self._inference.start(request, _API, partial(self._decode, servable, attributes), error_response)
 
     def _refuse(self, request: Request, error: PenstockError) -> None:
         self._inference.refuse(request, _API, error_response, error)
 
-    def _decode(self, name: str, attributes: CustomAttributes, request: Request) -> Prepared:
+    def _decode(self, servable: Servable, attributes: CustomAttributes, request: Request) -> Prepared[Response]:
         head = request.head
-        target = Target(name, attributes.model_version, None)
         kind, parameters = media_type(head.content_type)
         accepted = negotiate(head.field(b"accept"))
         if kind in (_NPY_TYPE, _NPZ_TYPE, _OCTET_TYPE, _CSV_TYPE):
-            prepared = self._decode_arrays(target, kind, parameters, request) if attributes.method == "predict" else None
+            prepared = _decode_arrays(servable, kind, parameters, request.body) if attributes.method == "predict" else None
             if prepared is None:
                 request.body = csv_to_json(request.body) if kind == _CSV_TYPE else request.body
         else:
@@ -90,27 +88,27 @@ class SageMaker:
             prepared = None
         if prepared is None:
             decode = self._tfs.decode_predict if attributes.method == "predict" else self._tfs.decode_examples
-            prepared = decode(target, attributes.method, request)
+            prepared = decode(Target(servable.model, attributes.model_version, None), attributes.method, request)
         if attributes.method != "predict" or accepted in (Format.JSON, Format.JSON_LINES):
             return prepared
-        return (*prepared[:3], partial(_encode, accepted))
+        return (*prepared[:4], partial(_encode, accepted))
 
-    def _decode_arrays(self, target: Target, kind: str, parameters: dict[str, str], request: Request) -> Prepared | None:
-        """A body that is arrays, without a way through JSON; None for CSV that is not all numbers."""
-        servable: Servable = self._routes.find(target.name, target.version)
-        signature = servable.signature("")
-        if kind == _OCTET_TYPE:
-            inputs = _named(signature, decode_octet_stream(request.body, signature, parameters))
-        elif kind == _CSV_TYPE:
-            if len(signature.inputs) != 1 or next(iter(signature.inputs.values())).dtype.numpy.kind != "f":
-                return None
-            array = csv_to_array(request.body)
-            if array is None:
-                return None
-            inputs = _named(signature, array)
-        else:
-            inputs = _named(signature, decode_npz(request.body) if is_npz(request.body) else decode_npy(request.body))
-        return servable, signature, inputs, TfsRest.rows
+
+def _decode_arrays(servable: Servable, kind: str, parameters: dict[str, str], body: bytes) -> Prepared[Response] | None:
+    """A body that is arrays, without a way through JSON; None for CSV that is not all numbers."""
+    signature = servable.signature("")
+    found: Array | dict[str, Array] | None
+    if kind == _OCTET_TYPE:
+        found = decode_octet_stream(body, signature, parameters)
+    elif kind == _CSV_TYPE:
+        found = csv_to_array(body) if _takes_one_of_floats(signature) else None
+    else:
+        found = decode_npz(body) if is_npz(body) else decode_npy(body)
+    return None if found is None else (servable, signature, _named(signature, found), None, TfsRest.rows)
+
+
+def _takes_one_of_floats(signature: Signature) -> bool:
+    return len(signature.inputs) == 1 and next(iter(signature.inputs.values())).dtype.numpy.kind == "f"
 
 
 def _invocation(request: Request, attributes: CustomAttributes) -> Invocation:
@@ -138,25 +136,7 @@ def _named(signature: Signature, found: Array | dict[str, Array]) -> tuple[Array
     missing = [name for name in signature.inputs if name not in found]
     if missing:
         raise InvalidArgument(f"Missing named input: {missing[0]} in the body.")
-    return tuple(_cast(spec, found[name]) for name, spec in signature.inputs.items())
-
-
-def _cast(spec: TensorSpec, array: Array) -> Array:
-    """`array` in the dtype that the model takes; numbers are converted where none is changed into another kind."""
-    wanted = spec.dtype.numpy
-    if spec.dtype.is_string:
-        if array.dtype.kind not in "SUO":
-            raise InvalidArgument(f"Input {spec.name}: expected strings, got {array.dtype}.")
-        texts = [item if isinstance(item, bytes) else str(item).encode() for item in array.ravel().tolist()]
-        result = np.empty(len(texts), np.object_)
-        result[:] = texts
-        return result.reshape(array.shape)
-    if array.dtype == wanted:
-        return np.asarray(array, order="C")
-    if not np.can_cast(array.dtype, wanted, "same_kind"):
-        raise InvalidArgument(f"Input {spec.name}: expected {spec.dtype.name}, got {array.dtype}.")
-    with np.errstate(over="ignore"):
-        return array.astype(wanted, order="C")
+    return tuple(convert(found[name], spec) for name, spec in signature.inputs.items())
 
 
 def _encode(accepted: Format, call: Call) -> Response:

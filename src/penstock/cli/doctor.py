@@ -15,6 +15,7 @@ from rich.table import Table
 from penstock.config import available_cores, cache_folder
 from penstock.errors import PenstockError
 from penstock.version import __version__
+from penstock.wire import nghttp2
 
 #: Distribution, and what it is for. The first group comes with the package.
 _PARTS = {
@@ -29,8 +30,9 @@ _PARTS = {
     "protobuf": "reads SavedModels",
     "prometheus-client": "metrics",
     "keras": "only to export .keras and .h5 files",
+    "grpcio": "gRPC where there is no libnghttp2",
 }
-_OPTIONAL = ("keras",)
+_OPTIONAL = ("keras", "grpcio")
 
 
 def examine(as_json: bool) -> None:
@@ -60,9 +62,17 @@ def _examine() -> dict[str, Any]:
         "cache": str(cache_folder()),
         "parts": parts,
         "simd_json": _simd(),
+        "http2": _http2(),
         "engine": engine,
         "problems": problems,
     }
+
+
+def _http2() -> str:
+    try:
+        return nghttp2.load()[1]
+    except nghttp2.NotThere as error:
+        return str(error)
 
 
 def _version(distribution: str) -> str | None:
@@ -104,6 +114,7 @@ def _print(found: dict[str, Any]) -> None:
     if "version" in engine:
         console.print(f"engine    {engine['name']} {engine['version']}, {engine['operations']} operations", markup=False)
     console.print(f"JSON      simdjson for {found['simd_json']}", markup=False)
+    console.print(f"HTTP/2    {found['http2']}", markup=False)
     for problem in found["problems"]:
         console.print(f"problem   {problem}", markup=False, style="red")
     if not found["problems"]:

@@ -25,6 +25,19 @@ def sagemaker_options(
     return build_options(given, config, environ, under=_as_options(settings)), settings
 
 
+def script_to_copy(options: ServeOptions, settings: SageMakerSettings) -> str:
+    """What to do about a script of all models that AWS's container would fetch from S3; empty where there is nothing to do."""
+    source = settings.universal_script
+    place = Path(options.script or _UNIVERSAL_CODE)
+    if source is None or place.is_file() or (place / "inference.py").is_file():
+        return ""
+    return (
+        f"the script in {source} is not fetched, and models without one of their own have none: put inference.py and what "
+        f"belongs to it into {place} before the start (aws s3 cp --recursive {source} {place}), or into another folder that "
+        "--script or PENSTOCK_SCRIPT names"
+    )
+
+
 def _as_options(settings: SageMakerSettings) -> dict[str, Any]:
     values: dict[str, Any] = {
         "host": "0.0.0.0",

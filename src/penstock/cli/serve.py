@@ -11,6 +11,7 @@ import click
 
 from penstock.api.page import curl
 from penstock.app import serve as run
+from penstock.cli.sagemaker import script_to_copy
 from penstock.config import ServeOptions, cache_folder
 from penstock.errors import NotFound, UsageError
 from penstock.models.desired import Desired
@@ -55,6 +56,8 @@ def serve_sagemaker(root: str, options: ServeOptions, settings: SageMakerSetting
     ignored = list(settings.accepted_without_effect)
     if ignored:
         logger.info("accepted without effect: %s", ", ".join(ignored))
+    if to_do := script_to_copy(options, settings):
+        logger.warning("%s", to_do)
     if settings.multi_model:
         run_server(options, FixedSource([]), "", engine, may_be_empty=True, is_multi_model=True)
         return
@@ -174,9 +177,10 @@ def _announce(options: ServeOptions, host: str, port: int, versions: Sequence[Ve
     first = next((one for one in versions if one.state is State.AVAILABLE), None)
     signatures = list(first.signatures.values()) if first else []
     signature = next((one for one in signatures if one.name == "serving_default"), signatures[0] if signatures else None)
+    scheme = "https" if options.tls_cert and not options.tls_grpc_only else "http"
     if options.log_format == "json":
-        logger.info("ready on http://%s", address)
+        logger.info("ready on %s://%s", scheme, address)
         return
-    click.echo(f"penstock: ready on http://{address}")
+    click.echo(f"penstock: ready on {scheme}://{address}")
     if first is not None and signature is not None:
         click.echo(f"try: {curl(first.model, signature, address)}")

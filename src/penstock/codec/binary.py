@@ -122,7 +122,9 @@ def decode_octet_stream(body: Body, signature: Signature, parameters: Mapping[st
     sizes = _shape_parameter(parameters["shape"]) if "shape" in parameters else spec.shape
     try:
         if dtype.is_string:
-            return np.full(_shape_of_one(sizes, spec), bytes(body), object)
+            text = np.empty(_shape_of_one(sizes, spec), object)  # np.full would drop trailing zero bytes
+            text.fill(bytes(body))
+            return text
         little = dtype.numpy.newbyteorder("<") if dtype.numpy.isbuiltin == 1 else dtype.numpy
         shape = _shape_of_many(len(body), dtype, sizes, spec)
         return _native((np.frombuffer(body, little) if len(body) else np.empty(0, little)).reshape(shape))

@@ -17,8 +17,9 @@ from penstock.codec.json_encode import encode_array, encode_each
 from penstock.codec.json_parse import parse_tree
 from penstock.codec.json_text import printable, quote, type_name
 from penstock.codec.tfs_predict import signature_name_of
+from penstock.codec.tfs_results import Classes, check_signature, classes_of, values_of
 from penstock.errors import InvalidArgument
-from penstock.tensors import Array, Signature, dtype_of_array
+from penstock.tensors import Array, Signature
 
 _KIND_NAMES: dict[type, str] = {bytes: "bytes", float: "float", int: "int64"}
 
@@ -51,8 +52,7 @@ def decode_examples(body: bytes, method: str, find_signature: Callable[[str], Si
     examples = np.empty(len(values), np.object_)
     examples[:] = [context + _example(value) for value in values]
     signature = find_signature(name)
-    check = _check_classification if method == "classify" else _check_regression
-    check(signature)
+    check_signature(method, signature)
     return ExamplesRequest(signature, examples)
 
 
@@ -62,42 +62,21 @@ def encode_classification(signature: Signature, outputs: Mapping[str, Array], ex
     Either may be missing: then the labels are empty, or the scores zero. Raises InvalidArgument for other shapes and
     types.
     """
-    classes, scores = outputs.get("classes"), outputs.get("scores")
-    if classes is not None:
-        _check_matrix(classes, "classes", "DT_STRING", example_count)
-    if scores is not None:
-        _check_matrix(scores, "scores", "DT_FLOAT", example_count)
-    if classes is not None and scores is not None and classes.shape[1] != scores.shape[1]:
-        raise InvalidArgument(
-            f"Tensors class and score should match in dim_size(1). Got {classes.shape[1]} vs. {scores.shape[1]}"
-        )
-    shape = classes.shape if classes is not None else scores.shape if scores is not None else None
-    if shape is None:
-        raise _without_outputs(signature)
+    found = classes_of(signature, outputs, example_count)
     if example_count == 0:
         raise InvalidArgument("Cannot convert empty ClassificationResults to JSON")
-    pairs = list(map(b"[%b,%b]".__mod__, zip(_labels(classes, shape), _scores(scores, shape), strict=True)))
-    width = shape[1]
+    pairs = list(map(b"[%b,%b]".__mod__, zip(_labels(found), _scores(found), strict=True)))
+    width = found.shape[1]
     rows = [b",".join(pairs[index * width : (index + 1) * width]) for index in range(example_count)]
     return b'{"results":[[' + b"],[".join(rows) + b"]]}"
 
 
 def encode_regression(signature: Signature, outputs: Mapping[str, Array], example_count: int) -> bytes:
     """`{"results": [v, ...]}` from `outputs`, float [N] or [N, 1]. Raises InvalidArgument for others."""
-    array = outputs.get("outputs")
-    if array is None:
-        raise InvalidArgument(f"No regression outputs found in SignatureDef: {signature.name}")
-    if array.ndim != 1 and not (array.ndim == 2 and array.shape[1] == 1):
-        raise InvalidArgument(
-            "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got " + _shape_text(array)
-        )
-    if len(array) != example_count:
-        raise InvalidArgument(f"Input batch size did not match output batch size: {example_count} vs. {len(array)}")
-    if _enum_name(array) != "DT_FLOAT":
-        raise InvalidArgument(f"Expected output Tensor of DT_FLOAT.  Got: {_enum_name(array)}")
+    values = values_of(signature, outputs, example_count)
     if example_count == 0:
         raise InvalidArgument("Cannot convert empty RegressionResults to JSON")
-    return b'{"results":' + encode_array(array.reshape(-1)) + b"}"
+    return b'{"results":' + encode_array(values) + b"}"
 
 
 def _example(value: Any) -> bytes:
@@ -134,61 +113,14 @@ def _element(name: str, element: Any) -> bytes | float | int:
     return decoded
 
 
-def _check_classification(signature: Signature) -> None:
-    if len(signature.inputs) != 1:
-        raise InvalidArgument("Expected one input Tensor.")
-    if len(signature.outputs) not in (1, 2):
-        raise InvalidArgument(f"Expected one or two output Tensors, found {len(signature.outputs)}")
-    if "inputs" not in signature.inputs:
-        raise InvalidArgument(f"No classification inputs found in SignatureDef: {signature.name}")
-    if signature.outputs.keys().isdisjoint(("classes", "scores")):
-        raise _without_outputs(signature)
+def _labels(found: Classes) -> list[bytes]:
+    if found.labels is None:
+        return [b'""'] * (found.shape[0] * found.shape[1])
+    return encode_each(found.labels.reshape(-1))
 
 
-def _check_regression(signature: Signature) -> None:
-    if len(signature.inputs) != 1:
-        raise InvalidArgument("Expected one input Tensor.")
-    if len(signature.outputs) != 1:
-        raise InvalidArgument("Expected one output Tensor.")
-    if "inputs" not in signature.inputs:
-        raise InvalidArgument(f"No regression inputs found in SignatureDef: {signature.name}")
-    if "outputs" not in signature.outputs:
-        raise InvalidArgument(f"No regression outputs found in SignatureDef: {signature.name}")
-
-
-def _without_outputs(signature: Signature) -> InvalidArgument:
-    return InvalidArgument(
-        'Expected classification signature outputs to contain at least one of "classes" or "scores". '
-        f"Signature was: {signature.name}"
-    )
-
-
-def _check_matrix(array: Array, name: str, enum_name: str, example_count: int) -> None:
-    if array.ndim != 2:
-        raise InvalidArgument(f"Expected Tensor shape: [batch_size num_classes] but got {_shape_text(array)}")
-    if _enum_name(array) != enum_name:
-        raise InvalidArgument(f"Expected {name} Tensor of {enum_name}. Got: {_enum_name(array)}")
-    if len(array) != example_count:
-        raise InvalidArgument(f"Expected {name} output batch size of {example_count}. Got: {len(array)}")
-
-
-def _labels(classes: Array | None, shape: tuple[int, ...]) -> list[bytes]:
-    return [b'""'] * (shape[0] * shape[1]) if classes is None else encode_each(classes.reshape(-1))
-
-
-def _scores(scores: Array | None, shape: tuple[int, ...]) -> list[bytes]:
-    count = shape[0] * shape[1]
-    if scores is None or not count:
+def _scores(found: Classes) -> list[bytes]:
+    count = found.shape[0] * found.shape[1]
+    if found.scores is None or not count:
         return [b"0.0"] * count
-    return encode_array(scores.reshape(-1))[1:-1].split(b",")
-
-
-def _shape_text(array: Array) -> str:
-    return "[" + ",".join(map(str, array.shape)) + "]"
-
-
-def _enum_name(array: Array) -> str:
-    try:
-        return dtype_of_array(array).enum_name
-    except KeyError:
-        return str(array.dtype)
+    return encode_array(found.scores.reshape(-1))[1:-1].split(b",")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from penstock.errors import NotFound, UsageError
+from penstock.savedmodel.archive import SUFFIXES
+from penstock.savedmodel.layout import find_models
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +29,23 @@ class Desired:
     on_demand: bool = False
     archive: Path | None = None
     fingerprint: str = ""
+
+
+def desired_at(model: str, url: str) -> Desired:
+    """The model in a folder or archive that somebody named, who alone takes it out again. Raises NotFound where there is none."""
+    path = Path(os.path.abspath(url.removeprefix("file://")))
+    if path.is_file() and path.name.lower().endswith(SUFFIXES):
+        stat = path.stat()
+        return Desired(
+            model,
+            {},
+            folder=path,
+            on_demand=True,
+            archive=path,
+            fingerprint=f"{stat.st_mtime_ns}-{stat.st_size}",
+        )
+    try:
+        versions = find_models(path, model)[0].versions
+    except UsageError:
+        raise NotFound(f"Could not find valid base path {url} for servable {model}") from None
+    return Desired(model, versions, folder=path)

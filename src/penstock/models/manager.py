@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from penstock.errors import AlreadyExists, FailedPrecondition, NotFound, PenstockError, ResourceExhausted, Unavailable, UsageError
+from penstock.errors import AlreadyExists, FailedPrecondition, NotFound, PenstockError, ResourceExhausted, Unavailable
+from penstock.models.archives import Archives
 from penstock.models.budget import Budget
 from penstock.models.desired import Desired
 from penstock.models.version import Version
 from penstock.observe.log import get_logger
-from penstock.savedmodel.archive import SUFFIXES
-from penstock.savedmodel.layout import find_models
 from penstock.serving.routes import State
 
 Answer = Callable[[PenstockError | None], None]
@@ -52,19 +51,6 @@ class Loader(Protocol):
     def after(self, delay_s: float, action: Callable[[], None]) -> None: ...
 
     def now(self) -> float: ...
-
-
-@dataclass(slots=True)
-class _Unpacked:
-    """What came of an archive: nothing yet where `versions` is empty."""
-
-    archive: Path
-    fingerprint: str
-    versions: dict[int, Path] = field(default_factory=dict)
-    root: Path | None = None
-
-    def is_of(self, one: Desired) -> bool:
-        return self.archive == one.archive and self.fingerprint == one.fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +85,18 @@ class Manager:
         self._desired: dict[str, Desired] = {}
         self._by_admin: dict[str, Desired] = {}
         self._called_for: set[str] = set()
-        self._preparing: set[str] = set()
-        self._unpacked: dict[str, _Unpacked] = {}
+        self._archives = Archives()
         self._refused: dict[str, _Refusal] = {}
-        self._by_model: dict[str, dict[int, Version]] = {}
+        self._versions: dict[str, dict[int, Version]] = {}
         self._waits_for_room: dict[Key, set[str]] = {}
         self._waiting_loads: dict[str, list[Answer]] = {}
         self._waiting_ends: dict[str, list[Answer]] = {}
         self._last_used: dict[str, float] = {}
-        self.versions: dict[Key, Version] = {}
+
+    @property
+    def versions(self) -> dict[Key, Version]:
+        """All that are served, wanted or on their way out, by model and number."""
+        return {(model, number): version for model, versions in self._versions.items() for number, version in versions.items()}
 
     # What is wanted
 
@@ -118,6 +107,7 @@ class Manager:
         self._desired = {one.model: one for one in desired}
         for model in before.keys() - self._desired.keys():
             self._called_for.discard(model)
+            self._archives.forget(model)
             self._answer_loads(model, NotFound(f"Servable not found for request: Latest({model})"))
             if before[model].labels:
                 self._loader.labelled(model, {})
@@ -146,8 +136,12 @@ class Manager:
         self._reconcile([model])
 
     def unload(self, model: str, answer: Answer) -> None:
-        """Takes a model out; answered when its processes have ended and their memory is back."""
+        """Takes a model out; answered when its processes have ended and their memory is back. One that a source wants stays."""
         versions = self._versions_of(model)
+        one = self._desired.get(model)
+        if one is not None and not one.on_demand:
+            answer(FailedPrecondition(f"Model {model} is served whether it is asked for or not, and is not unloaded."))
+            return
         if model not in self._by_admin and not versions:
             answer(NotFound(f"Model {model} is not loaded yet."))
             return
@@ -162,12 +156,13 @@ class Manager:
 
     def call_for(self, model: str, answer: Answer) -> None:
         """Somebody wants an answer of a model that may not be loaded; answered when it is."""
-        self._last_used[model] = self._loader.now()
         versions = self._versions_of(model)
+        one = self._wanted(model)
+        if versions or one is not None:
+            self._last_used[model] = self._loader.now()
         if any(version.state is State.AVAILABLE for version in versions):
             answer(None)
             return
-        one = self._wanted(model)
         if one is None:
             answer(NotFound(f"Servable not found for request: Latest({model})"))
             return
@@ -189,6 +184,10 @@ class Manager:
         for model, time_s in models.items():
             self._last_used[model] = max(time_s, self._last_used.get(model, 0.0))
 
+    def wants(self, model: str) -> bool:
+        """Whether a source or a client wants the model."""
+        return self._wanted(model) is not None
+
     def _wanted(self, model: str) -> Desired | None:
         return self._desired.get(model) or self._by_admin.get(model)
 
@@ -198,8 +197,7 @@ class Manager:
             return {}
         if one.archive is None:
             return dict(one.versions)
-        unpacked = self._unpacked.get(model)
-        return dict(unpacked.versions) if unpacked is not None and unpacked.is_of(one) else {}
+        return self._archives.versions(one)
 
     # From what is to what is wanted
 
@@ -216,7 +214,7 @@ class Manager:
             if self._options.saves_memory and any(v.version not in wanted for v in self._versions_of(model)):
                 continue
             for number, path in wanted.items():
-                version = self.versions.get((model, number))
+                version = self._version(model, number)
                 if version is None:
                     self._start(Version(model, number, path, root, url))
                 elif version.path != path:
@@ -239,26 +237,22 @@ class Manager:
         one = self._wanted(model)
         if one is None or one.archive is None:
             return None if one is None else one.folder
-        unpacked = self._unpacked.get(model)
-        return None if unpacked is None else unpacked.root
+        return self._archives.root(model)
 
     def _prepare(self, one: Desired, archive: Path) -> None:
-        if one.model not in self._preparing:
-            self._preparing.add(one.model)
-            self._unpacked[one.model] = _Unpacked(archive, one.fingerprint)
+        if self._archives.begin(one, archive):
             self._loader.prepare(one.model, archive)
 
     def prepared(self, model: str, archive: Path, versions: dict[int, Path], root: Path) -> None:
         """The archive is unpacked, into `root`."""
-        self._preparing.discard(model)
-        unpacked = self._unpacked.get(model)
-        if unpacked is not None and unpacked.archive == archive:
-            unpacked.versions, unpacked.root = versions, root
+        self._archives.end(model, archive, versions, root)
+        if self._wanted(model) is None:
+            self._archives.forget(model)
         self._reconcile([model])
 
     def unprepared(self, model: str, error: PenstockError) -> None:
         """The archive cannot be unpacked."""
-        self._preparing.discard(model)
+        self._archives.fail(model)
         self._refuse(model, error)
         self._called_for.discard(model)
         self._by_admin.pop(model, None)
@@ -268,8 +262,7 @@ class Manager:
     def _start(self, version: Version) -> None:
         """Loads a version as soon as there is room for it."""
         key = (version.model, version.version)
-        self.versions[key] = version
-        self._by_model.setdefault(version.model, {})[version.version] = version
+        self._versions.setdefault(version.model, {})[version.version] = version
         instances = self._options.instances
         needed = self._budget.estimate(version.title, files_bytes(version.path) * instances + _HOST_BYTES * (instances - 1))
         try:
@@ -279,7 +272,7 @@ class Manager:
             return
         if leaving:
             self._waits_for_room[key] = set(leaving)
-            for other in [one for one in self.versions.values() if one.title in leaving]:
+            for other in [one for one in self._all() if one.title in leaving]:
                 log.info("%s makes room for %s", other.title, version.title)
                 self._called_for.discard(other.model)
                 self._end(other)
@@ -291,9 +284,7 @@ class Manager:
     def _idle_titles(self, model: str) -> list[str]:
         """What may be evicted, the least recently used first: models that come back when they are asked for."""
         evictable = [
-            one
-            for one in self.versions.values()
-            if one.model != model and one.state is State.AVAILABLE and self._may_leave(one.model)
+            one for one in self._all() if one.model != model and one.state is State.AVAILABLE and self._may_leave(one.model)
         ]
         return [one.title for one in sorted(evictable, key=lambda one: self._last_used.get(one.model, 0.0))]
 
@@ -363,8 +354,8 @@ class Manager:
             self._refused[model] = _Refusal(one.fingerprint, error, until, count)
 
     def _retry(self, version: Version) -> None:
-        key = (version.model, version.version)
-        has_failed = self.versions.get(key) is version and version.state is State.END and version.error is not None
+        is_known = self._version(version.model, version.version) is version
+        has_failed = is_known and version.state is State.END and version.error is not None
         if has_failed and version.version in self._wanted_versions(version.model):
             self._start(version)
 
@@ -379,7 +370,7 @@ class Manager:
                 answer(None)
         for key, others in list(self._waits_for_room.items()):
             others.discard(version.title)
-            waiting = self.versions.get(key)
+            waiting = self._version(*key)
             if not others and waiting is not None:
                 del self._waits_for_room[key]
                 self._set_state(waiting, State.LOADING)
@@ -389,18 +380,18 @@ class Manager:
     def _forget(self, version: Version) -> None:
         version.error = None
         self._set_state(version, State.END)
-        self.versions.pop((version.model, version.version), None)
-        versions = self._by_model.get(version.model, {})
+        versions = self._versions.get(version.model, {})
         versions.pop(version.version, None)
         if not versions:
-            self._by_model.pop(version.model, None)
+            self._versions.pop(version.model, None)
             if self._wanted(version.model) is None:
                 self._last_used.pop(version.model, None)
+                self._archives.forget(version.model)
 
     def _settle(self, model: str) -> None:
         """Answers those who wait for a model, once it is known what became of it."""
         versions = self._versions_of(model)
-        if model in self._preparing or not versions or not all(version.is_settled for version in versions):
+        if self._archives.is_under_way(model) or not versions or not all(version.is_settled for version in versions):
             return
         if any(version.state is State.UNLOADING for version in versions) and self._wanted_versions(model):
             return
@@ -426,27 +417,13 @@ class Manager:
         self._loader.changed(version)
 
     def _versions_of(self, model: str) -> list[Version]:
-        return list(self._by_model.get(model, {}).values())
+        return list(self._versions.get(model, {}).values())
 
+    def _version(self, model: str, number: int) -> Version | None:
+        return self._versions.get(model, {}).get(number)
 
-def desired_at(model: str, url: str) -> Desired:
-    """The model in a folder or archive that somebody named, who alone takes it out again. Raises NotFound where there is none."""
-    path = Path(os.path.abspath(url.removeprefix("file://")))
-    if path.is_file() and path.name.lower().endswith(SUFFIXES):
-        stat = path.stat()
-        return Desired(
-            model,
-            {},
-            folder=path,
-            on_demand=True,
-            archive=path,
-            fingerprint=f"{stat.st_mtime_ns}-{stat.st_size}",
-        )
-    try:
-        versions = find_models(path, model)[0].versions
-    except UsageError:
-        raise NotFound(f"Could not find valid base path {url} for servable {model}") from None
-    return Desired(model, versions, folder=path)
+    def _all(self) -> list[Version]:
+        return [version for versions in self._versions.values() for version in versions.values()]
 
 
 def files_bytes(folder: Path) -> int:

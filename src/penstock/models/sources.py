@@ -102,21 +102,49 @@ class FolderSource:
         return f"model {self._model}: {self._base_path} has no version that {self._policy} asks for; there are: {there}"
 
 
-class ConfigFileSource:
-    """The models of TensorFlow Serving's config file, each looked at as a FolderSource does.
+class ConfiguredSource:
+    """The models of a ModelServerConfig, each looked at as a FolderSource does."""
+
+    def __init__(self) -> None:
+        self._models: list[ConfiguredModel] = []
+        self._sources: dict[str, FolderSource] = {}
+        self._news = _News()
+
+    def change(self, models: list[ConfiguredModel]) -> None:
+        """From now on it is these models. Those that stay keep their FolderSource, and with it what it last saw."""
+        before = self._sources
+        self._models, self._sources = models, {}
+        for model in models:
+            source = before.get(model.name)
+            if source is None:
+                source = FolderSource(model.name, model.base_path, model.policy, model.labels)
+            else:
+                source.change(model.base_path, model.policy, model.labels)
+            self._sources[model.name] = source
+
+    def poll(self) -> Polled:
+        polled = [source.poll() for source in self._sources.values()]
+        own = self._news.of(self._problems())
+        return Polled([one for each in polled for one in each.desired], own + [text for each in polled for text in each.problems])
+
+    def _problems(self) -> list[str]:
+        return [f"model {model.name}: logging_config has no effect" for model in self._models if model.has_logging]
+
+
+class ConfigFileSource(ConfiguredSource):
+    """The models of TensorFlow Serving's config file.
 
     With `is_polled` the file is read again when it is another: a mistake in it then keeps the models of the last good one.
     """
 
     def __init__(self, path: Path, is_polled: bool = True) -> None:
         """Raises UsageError for a file that cannot be read or is wrong: there is no last good one yet."""
+        super().__init__()
         self._path = path
         self._is_polled = is_polled
         self._identity: tuple[int, int, int] | None = None
-        self._models: list[ConfiguredModel] | None = None
-        self._sources: dict[str, FolderSource] = {}
+        self._has_list = False
         self._problem: str | None = None
-        self._news = _News()
         self._read_if_new()
         if self._problem is not None:
             raise UsageError(self._problem)
@@ -124,9 +152,10 @@ class ConfigFileSource:
     def poll(self) -> Polled:
         if self._is_polled:
             self._read_if_new()
-        polled = [source.poll() for source in self._sources.values()]
-        own = self._news.of([*([] if self._problem is None else [self._problem]), *self._without_effect()])
-        return Polled([one for each in polled for one in each.desired], own + [text for each in polled for text in each.problems])
+        return super().poll()
+
+    def _problems(self) -> list[str]:
+        return [*([] if self._problem is None else [self._problem]), *super()._problems()]
 
     def _read_if_new(self) -> None:
         try:
@@ -145,21 +174,11 @@ class ConfigFileSource:
             self._problem = f"{self._path}: {error}"
 
     def _take(self, models: list[ConfiguredModel] | None) -> None:
-        """Models that stay keep their FolderSource, and with it what it last saw. Raises UsageError."""
-        if models is None and self._models is not None:  # such as a file that is just being written
+        """Raises UsageError for a file that has lost its list, such as one that is just being written."""
+        if models is None and self._has_list:
             raise UsageError(_NO_TRANSITION)
-        before = self._sources
-        self._models, self._sources = models, {}
-        for model in models or ():
-            source = before.get(model.name)
-            if source is None:
-                source = FolderSource(model.name, model.base_path, model.policy, model.labels)
-            else:
-                source.change(model.base_path, model.policy, model.labels)
-            self._sources[model.name] = source
-
-    def _without_effect(self) -> list[str]:
-        return [f"model {model.name}: logging_config has no effect" for model in self._models or () if model.has_logging]
+        self._has_list = True
+        self.change(models or [])
 
 
 class StoreSource:
@@ -223,8 +242,14 @@ class CombinedSource:
     """Several sources as one; where two have a model of the same name, the first wins."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
-        self._sources = tuple(sources)
+        self._sources: tuple[Source, ...] = tuple(sources)
         self._news = _News()
+
+    def reload(self, models: list[ConfiguredModel]) -> None:
+        """From now on it is these models, and those of a store. A config file is read again when it is another."""
+        configured = next((one for one in self._sources if isinstance(one, ConfiguredSource)), None) or ConfiguredSource()
+        configured.change(models)
+        self._sources = (configured, *[one for one in self._sources if isinstance(one, StoreSource)])
 
     def poll(self) -> Polled:
         desired: dict[str, Desired] = {}

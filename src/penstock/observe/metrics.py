@@ -20,10 +20,17 @@ _BUCKETS = 48
 _FIRST_BUCKET, _LAST_BUCKET = 13, 36
 _BATCH_BUCKETS = 16
 _SORTED_AT_ONCE = 512
+#: The whole of a request, its run in the engine, its waiting for that: in buckets whose bounds grow as TensorFlow Serving's.
+WAITS = ("request", "infer", "queue")
+WAIT_BOUNDS_US = tuple(10 * 1.8**step for step in range(33))
+_WAIT_BOUNDS_NS = np.array(WAIT_BOUNDS_US) * 1000
 
 
 class Series(msgspec.Struct, array_like=True):
-    """What is kept for one model, version and API. `codes` counts outcomes by code name."""
+    """What is kept for one model, version and API. `codes` counts outcomes by code name.
+
+    `waits` are what TensorFlow Serving's names ask for (`WAITS`), in its buckets.
+    """
 
     model: str
     version: int
@@ -34,6 +41,7 @@ class Series(msgspec.Struct, array_like=True):
     batches: list[int]
     batch_rows: int
     in_flight: int
+    waits: list[list[int]]
 
     def add(self, other: Series) -> None:
         for code, count in other.codes.items():
@@ -44,10 +52,14 @@ class Series(msgspec.Struct, array_like=True):
         self.batches = list(map(sum, zip(self.batches, other.batches, strict=True)))
         self.batch_rows += other.batch_rows
         self.in_flight += other.in_flight
+        for mine, theirs in zip(self.waits, other.waits, strict=True):
+            mine[:] = map(sum, zip(mine, theirs, strict=True))
 
 
 def _series(model: str, version: int, api: str) -> Series:
-    return Series(model, version, api, {}, [[0] * _BUCKETS for _ in STAGES], [0] * len(STAGES), [0] * _BATCH_BUCKETS, 0, 0)
+    stages = [[0] * _BUCKETS for _ in STAGES]
+    waits = [[0] * (len(WAIT_BOUNDS_US) + 1) for _ in WAITS]
+    return Series(model, version, api, {}, stages, [0] * len(STAGES), [0] * _BATCH_BUCKETS, 0, 0, waits)
 
 
 #: When the first byte of a request was seen, when it was read, decoded, back from the model; how long the engine ran; when the
@@ -94,6 +106,11 @@ class Recorder:
             series.codes["OK"] = series.codes.get("OK", 0) + good
         self._errors = 0
         self._observations.clear()
+        waits = np.stack((written - first, infer, back - decoded - infer), 1)
+        places = np.searchsorted(_WAIT_BOUNDS_NS, waits, side="right")
+        for wait, buckets in enumerate(series.waits):
+            counts = np.bincount(places[:, wait], minlength=len(buckets)).tolist()
+            series.waits[wait] = list(map(int.__add__, buckets, counts))
         bits = np.frexp(values.astype(np.float64))[1]
         for stage, sums in enumerate(values[:, : len(STAGES)].sum(axis=0).tolist()):
             counts = np.bincount(bits[:, stage], minlength=_BUCKETS)[:_BUCKETS].tolist()

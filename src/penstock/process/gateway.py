@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -44,6 +45,7 @@ from penstock.process.messages import (
     Regions,
     RegionsKnown,
     RegisterRegion,
+    ReloadConfig,
     ServableState,
     UnloadModel,
     UnregisterRegion,
@@ -56,7 +58,7 @@ from penstock.serving.routes import Model, Routes, Servable, State
 from penstock.serving.shared_memory import Region, SharedMemory
 from penstock.wire import http2
 from penstock.wire.grpc import Methods
-from penstock.wire.grpcio_server import GrpcioServer
+from penstock.wire.grpcio_server import GrpcioServer, tls
 from penstock.wire.http1 import HttpServer, Limits
 from penstock.wire.request import App
 
@@ -82,10 +84,14 @@ class GatewayContext:
 
 @dataclass(frozen=True, slots=True)
 class GatewayApp:
-    """What a gateway answers: `app` requests of HTTP, `methods` calls of gRPC. `fields` are header lines of every answer."""
+    """What a gateway answers: `app` requests of HTTP, `methods` calls of gRPC. `fields` are header lines of every answer.
+
+    `stop` is called when the gateway is told to drain: it ends what would never end by itself.
+    """
 
     app: App
     methods: Methods
+    stop: Callable[[], None]
     fields: bytes = b""
 
 
@@ -120,6 +126,7 @@ class Gateway:
             head_timeout_s=min(10.0, options.read_timeout_s),
             idle_timeout_s=options.idle_timeout_s,
         )
+        self._stop = app.stop
         self._http = HttpServer(app.app, limits, app.fields, app.methods)
         self._servers: list[asyncio.AbstractServer] = []
         self._grpcio: GrpcioServer | None = None
@@ -141,8 +148,11 @@ class Gateway:
             create: Any = self._loop.create_unix_server if listener.sock.family == socket.AF_UNIX else self._loop.create_server
             self._servers.append(await create(self._http.protocol, sock=listener.sock, backlog=1024, **secure))
         if options.grpc_port and not http2.is_there():
-            self._grpcio = GrpcioServer(self._http.methods, max_message_bytes=options.max_message_bytes)
-            await self._grpcio.start(f"{options.host}:{options.grpc_port}")
+            files = (options.tls_key, options.tls_cert, options.tls_client_ca)
+            key, certificate, client_ca = [Path(file).read_bytes() if file else None for file in files]
+            credentials = tls(key, certificate, client_ca) if key and certificate else None
+            self._grpcio = GrpcioServer(self._http.methods, max_message_bytes=options.max_message_bytes, credentials=credentials)
+            await self._grpcio.start([f"{options.host}:{options.grpc_port}"])
 
     async def _tick(self) -> None:
         """Deadlines of requests twenty times a second, time-outs of connections and memory once."""
@@ -243,7 +253,7 @@ class Gateway:
             message.host,
             frames,
             arenas,
-            max_rows=self._options.max_batch_size,
+            max_rows=1 if self._options.model_batching else self._options.max_batch_size,
             max_load=self._options.max_queue,
             lost=self._links.discard,
             drained=lambda link: self._tell(encode(Idle(self._index, link.host))),
@@ -271,6 +281,10 @@ class Gateway:
         """Has all gateways forget a region, or all where `name` is empty."""
         self._wish(lambda number: UnregisterRegion(self._index, number, name), answer)
 
+    def reload_config(self, config: bytes, answer: Callable[[PenstockError | None], None]) -> None:
+        """Has the models of a serialized ModelServerConfig served in place of the present ones."""
+        self._wish(lambda number: ReloadConfig(self._index, number, config), answer)
+
     def _wish(self, message: Callable[[int], msgspec.Struct], answer: Callable[[PenstockError | None], None]) -> None:
         if len(self._wishes) >= _MAX_WISHES:
             answer(Unavailable("Too many requests wait for models to be loaded or unloaded."))
@@ -293,6 +307,7 @@ class Gateway:
         self._loop.call_later(_COLLECT_TIMEOUT_S, give_up)
 
     def _drain(self, limit_s: float) -> None:
+        self._stop()
         for server in self._servers:
             server.close()
         if self._grpcio is not None:

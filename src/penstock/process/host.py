@@ -72,7 +72,7 @@ class Host:
         self, model: EngineModel, policy: BatchPolicy, batches: list[str], control: FrameSocket, scripts: ScriptPool | None
     ) -> None:
         self._model = model
-        self._batcher = Batcher(model)
+        self._batcher = Batcher(model, policy)
         self._batches = frozenset(batches)
         self._policy = policy
         self._control = control
@@ -198,6 +198,8 @@ class Host:
         """What may be put together with others of the same key."""
         if work.rows[0] == WHOLE or name not in self._batches or name in self._batcher.unbatchable:
             return None
+        if self._policy.pads_shapes:
+            return (name, outputs, *[array.ndim for array in work.inputs])
         return (name, outputs, *[array.shape[1:] for array in work.inputs])
 
     def _run(self, items: list[_Queued]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from penstock.config import ServeOptions, cache_folder
 from penstock.models.version import Version
-from penstock.process.messages import HostSpec, ScriptSpec
+from penstock.process.messages import BatchingSpec, HostSpec, ScriptSpec
 
 #: Folders above a version in which its `code` folder is looked for.
 _LEVELS = 4
@@ -19,12 +19,14 @@ class HostSpecs:
     """Makes them. `rest_url` is where scripts find this server, `memory_bytes` what one host may allocate at the most."""
 
     def __init__(self, options: ServeOptions, session_config: bytes, rest_url: str, port: int, memory_bytes: int) -> None:
+        """Raises UsageError for options that cannot be meant."""
         self._options = options
         self._session_config = session_config
         self._rest_url = rest_url
         self._port = port
         self._memory_bytes = memory_bytes
         self._cores = sorted(os.sched_getaffinity(0)) if options.pin_cores and hasattr(os, "sched_getaffinity") else []
+        self._batching = batching_spec(options)
         self._gpus = [gpu.strip() for gpu in options.gpus.split(",") if gpu.strip()]
 
     def free_core(self, taken: Iterable[int | None]) -> int | None:
@@ -43,8 +45,7 @@ class HostSpecs:
             options.intra_op,
             options.inter_op,
             self._session_config,
-            options.max_batch_size,
-            options.batch_timeout_us,
+            self._batching,
             instance,
             self._memory_bytes,
             core,
@@ -61,7 +62,22 @@ class HostSpecs:
                 options.script_threads,
                 options.reload,
             ),
+            options.prefer_tflite,
         )
+
+
+def batching_spec(options: ServeOptions) -> BatchingSpec:
+    """How all versions batch; with files of their own, those that have none do not. Raises UsageError."""
+    if options.model_batching:
+        return BatchingSpec(max_rows=1, timeout_us=0, has_file=True)
+    return BatchingSpec(
+        options.max_batch_size,
+        options.batch_timeout_us,
+        options.max_request_rows,
+        options.split_large,
+        options.allowed_rows,
+        options.pad_variable_lengths,
+    )
 
 
 def code_folders(version: Version) -> list[Path]:

@@ -14,13 +14,15 @@ from setproctitle import setproctitle
 
 from penstock.config import available_cores
 from penstock.engine.base import Engine, EngineModel, EngineOptions
-from penstock.errors import PenstockError, ResourceExhausted
+from penstock.errors import FailedPrecondition, PenstockError, ResourceExhausted, UsageError
+from penstock.models.model_server_files import BATCHING_FILE, read_batching
 from penstock.process.channel import FrameSocket
 from penstock.process.host import Host
 from penstock.process.lifeline import end_with_supervisor
-from penstock.process.messages import HostSpec, Loaded, LoadFailed, encode, error_message, signature_message
+from penstock.process.messages import BatchingSpec, HostSpec, Loaded, LoadFailed, encode, error_message, signature_message
 from penstock.process.script_pool import ScriptPool, load_script, reloading, script_folder
 from penstock.process.warming import warm_up
+from penstock.savedmodel.layout import GRAPH_FILE, LITE_FILE
 from penstock.savedmodel.reader import read_saved_model
 from penstock.script.folder import ScriptFolder
 from penstock.script.output_guard import OutputGuard, limit_output
@@ -61,9 +63,9 @@ def _load(engine: Engine, spec: HostSpec, frames: FrameSocket, folder: ScriptFol
     """The host, which has told the supervisor what it serves. Raises PenstockError for what cannot be loaded."""
     started = time.monotonic()
     path = Path(spec.path)
-    is_stateful = read_saved_model(path, spec.tags).is_stateful
+    policy = _policy(spec.batching, path)
     script = load_script(spec, folder) if folder is not None else None
-    model = engine.load(path, _engine_options(spec))
+    model, is_stateful = _open(engine, spec, path)
     batches = [] if is_stateful else _batches(model)
     if spec.warms_up:
         warm_up(model, path, made_up=not is_stateful)
@@ -71,10 +73,35 @@ def _load(engine: Engine, spec: HostSpec, frames: FrameSocket, folder: ScriptFol
     if script is not None and folder is not None and guard is not None:
         reload = reloading(spec, folder) if spec.script.reloads else None
         scripts = ScriptPool(script, model, guard, threads=spec.script.threads, reload=reload)
-    host = Host(model, BatchPolicy(spec.max_batch_size, spec.batch_timeout_us * 1000), batches, frames, scripts)
+    host = Host(model, policy, batches, frames, scripts)
     signatures = [signature_message(signature) for signature in model.signatures.values()]
     frames.send(encode(Loaded(signatures, batches, time.monotonic() - started, is_stateful, script is not None)))
     return host
+
+
+def _open(engine: Engine, spec: HostSpec, path: Path) -> tuple[EngineModel, bool]:
+    """The version's graph, and whether a run changes what the next one answers."""
+    has_saved_model = (path / GRAPH_FILE).is_file()
+    if (path / LITE_FILE).is_file() and (spec.prefers_tflite or not has_saved_model):
+        from penstock.engine.litert import LiteRtEngine
+
+        lite = LiteRtEngine().load(path, _engine_options(spec))
+        return lite, lite.is_stateful
+    is_stateful = read_saved_model(path, spec.tags).is_stateful
+    return engine.load(path, _engine_options(spec)), is_stateful
+
+
+def _policy(spec: BatchingSpec, path: Path) -> BatchPolicy:
+    """How this version batches. Raises FailedPrecondition where a file of its own is wrong."""
+    file = path / BATCHING_FILE
+    if spec.has_file and file.is_file():
+        try:
+            return read_batching(file).policy()
+        except UsageError as error:
+            raise FailedPrecondition(str(error)) from None
+    return BatchPolicy(
+        spec.max_rows, spec.timeout_us * 1000, spec.max_request_rows, spec.splits, spec.allowed_rows, spec.pads_shapes
+    )
 
 
 def _engine_options(spec: HostSpec) -> EngineOptions:

@@ -25,9 +25,10 @@ from penstock.observe.log import get_logger
 from penstock.process.channel import FrameSocket, frame_pair
 from penstock.process.control_loop import ControlLoop
 from penstock.process.host_specs import HostSpecs
-from penstock.process.messages import Loaded, LoadFailed, Unpacked, UnpackSpec, signature_of
+from penstock.process.messages import Loaded, LoadFailed, signature_of
 from penstock.process.restart import MAX_FAILED_STARTS, restart_delay
 from penstock.process.supervised import HostProcess
+from penstock.process.unpackings import ArchiveReports, Unpackings
 from penstock.process.zygote_process import Lifeline, ZygoteProcess, ending
 from penstock.process.zygotes import ZygoteEvents, Zygotes
 from penstock.serving.routes import State
@@ -40,8 +41,8 @@ _LOOKS_AT_ONCE = 100
 log = get_logger("supervisor")
 
 
-class Reports(Protocol):
-    """Whoever is told what becomes of hosts."""
+class Reports(ArchiveReports, Protocol):
+    """Whoever is told what becomes of hosts and archives."""
 
     def version_loaded(self, version: Version) -> None: ...
 
@@ -52,10 +53,6 @@ class Reports(Protocol):
     def version_measured(self, version: Version, used_bytes: int) -> None:
         """What all its hosts hold of memory that nobody else does."""
         ...
-
-    def archive_unpacked(self, model: str, archive: Path, versions: dict[int, Path], root: Path) -> None: ...
-
-    def archive_refused(self, model: str, error: PenstockError) -> None: ...
 
     def host_answers(self, host: HostProcess) -> None: ...
 
@@ -85,9 +82,8 @@ class Hosts:
         self._is_ending = False
         self._ids = itertools.count(1)
         self._hosts: dict[int, HostProcess] = {}
-        self._jobs: set[FrameSocket] = set()
-        self._told_to_end: set[int] = set()
         self._zygotes = Zygotes(loop, options, lifeline, zygote, ZygoteEvents(self._forked, self._exited, self._engine_missing))
+        self._unpackings = Unpackings(loop, self._zygotes, reports, options.load_timeout_s)
         self._next_look = 0
 
     # What the manager has done
@@ -126,37 +122,7 @@ class Hosts:
 
     def unpack(self, model: str, archive: Path) -> None:
         """Has an archive unpacked, in a process of its own."""
-        ours, theirs = frame_pair()
-        control = FrameSocket(ours)
-        self._jobs.add(control)
-        is_answered = False
-
-        def obey(message: msgspec.Struct) -> None:
-            nonlocal is_answered
-            if isinstance(message, Unpacked) and not is_answered:
-                is_answered = True
-                if message.error is not None:
-                    self._reports.archive_refused(model, message.error.error())
-                else:
-                    versions = {version: Path(path) for version, path in message.versions.items()}
-                    self._reports.archive_unpacked(model, archive, versions, Path(message.root))
-
-        def lost() -> None:
-            nonlocal is_answered
-            self._jobs.discard(control)
-            if not is_answered and not self._is_ending:
-                is_answered = True
-                self._reports.archive_refused(
-                    model, Internal(f"The process that unpacks {archive.name} ended before it was done.")
-                )
-
-        def give_up() -> None:
-            self._loop.drop(control)
-            lost()
-
-        self._loop.listen(control, obey, lost)
-        self._loop.after(self._options.load_timeout_s, give_up)
-        self._zygotes.spawn("", UnpackSpec(next(self._ids), model, str(archive)), theirs)
+        self._unpackings.start(model, archive)
 
     def hung(self, host_id: int) -> None:
         """A host has said nothing for longer than any request may take."""
@@ -210,13 +176,11 @@ class Hosts:
         if host is not None:
             host.pid = pid
             if host.is_ending:
-                self._told_to_end.add(pid)
+                self._zygotes.expect_end(pid)
                 _kill(pid)
 
     def _exited(self, pid: int, status: int) -> None:
-        if pid in self._told_to_end:
-            self._told_to_end.discard(pid)
-        elif status:
+        if status:
             log.error("a model's process (pid %d) %s", pid, ending(os.waitstatus_to_exitcode(status)))
 
     def _engine_missing(self, python: str, reason: str) -> None:
@@ -267,7 +231,7 @@ class Hosts:
             return
         host.is_ending = True
         if host.pid:
-            self._told_to_end.add(host.pid)
+            self._zygotes.expect_end(host.pid)
         self._loop.shut(host.control)
         if not host.is_loaded and host.pid:
             _kill(host.pid)
@@ -312,12 +276,12 @@ class Hosts:
         self._zygotes.forget()
         for host in self._hosts.values():
             host.control.close()
-        for control in self._jobs:
-            control.close()
+        self._unpackings.forget()
 
     def end(self) -> None:
         """Ends all: hosts when the lifeline is cut, the zygote with its socket; waits until they have, within a bound."""
         self._is_ending = True
+        self._unpackings.end()
         for host in self._hosts.values():
             host.control.close()
         self._zygotes.end()

@@ -241,10 +241,14 @@ class HostLink:
         except (ChannelClosed, msgspec.MsgspecError):
             self.close()
             return
-        if self._released and not self._pending:
-            self._send([], [])
         if self.is_ending and not self.load:
             self._drained(self)
+
+    def _give_back(self, block: int) -> None:
+        """Nobody needs a block of the host's any more: it is told with the next frame."""
+        if not self._released and not self._pending and not self._loop.is_closed():
+            self._loop.call_soon(self._flush)
+        self._released.append(block)
 
     def _release(self, blocks: Sequence[int]) -> None:
         for block in blocks:
@@ -270,22 +274,22 @@ class HostLink:
             return
         self.load -= 1
         call.started_ns, call.infer_ns, call.batch_rows = invoked.started_ns, invoked.infer_ns, 1
-        if invoked.body.offset >= 0:
-            self._released.append(invoked.body.offset)
         try:
+            body = unpack(invoked.body, self._theirs, self._give_back).tobytes()
             if invoked.code:
-                body = unpack(invoked.body, self._theirs).tobytes()
                 raise ScriptFailed(invoked.message, invoked.status, body) if body else from_code(invoked.code, invoked.message)
-            call.replied(unpack(invoked.body, self._theirs).tobytes(), invoked.content_type)
+            call.replied(body, invoked.content_type)
         except PenstockError as error:
             call.fail(error)
 
     def _end_part(self, calls: list[Call], answer: Answer, part: Part) -> None:
-        blocks = [tensor.offset for tensor in part.outputs if tensor.offset >= 0]
         try:
             if part.code:
                 raise from_code(part.code, part.message)
-            outputs = {name: unpack(tensor, self._theirs) for name, tensor in zip(answer.names, part.outputs, strict=True)}
+            outputs = {
+                name: unpack(tensor, self._theirs, self._give_back)
+                for name, tensor in zip(answer.names, part.outputs, strict=True)
+            }
         except PenstockError as error:
             for call in calls:
                 call.fail(error)
@@ -294,7 +298,6 @@ class HostLink:
                 call.fail(Internal("The model's process gave an answer that cannot be read."))
         else:
             self._finish(calls, outputs, answer)
-        self._released += blocks
 
     @staticmethod
     def _finish(calls: list[Call], outputs: dict[str, Array], answer: Answer) -> None:

@@ -6,6 +6,7 @@ socket of its own on each port, between which the kernel spreads connections.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 import ssl
@@ -44,6 +45,17 @@ def listeners(options: ServeOptions) -> list[list[Listener]]:
         for own, sock in zip(found, _unix(options.unix_socket, count), strict=True):
             own.append(Listener(sock, False))
     return found
+
+
+def without_http2(options: ServeOptions) -> str | None:
+    """What there is to say on a machine without libnghttp2. Raises UsageError where a port for gRPC was asked for in vain."""
+    if http2.is_there():
+        return None
+    if not options.grpc_port:
+        return "libnghttp2 is not there: no HTTP/2 and no gRPC (Debian: libnghttp2-14; or penstock[grpcio] and --grpc-port)"
+    if importlib.util.find_spec("grpc") is None:
+        raise UsageError("--grpc-port needs libnghttp2 (Debian: libnghttp2-14) or grpcio (pip install 'penstock[grpcio]')")
+    return "libnghttp2 is not there: grpcio answers gRPC, on --grpc-port alone and at a tenth of the speed"
 
 
 def tls_context(options: ServeOptions) -> ssl.SSLContext | None:

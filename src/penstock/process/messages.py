@@ -11,7 +11,9 @@ from typing import Any
 
 import msgspec
 
+from penstock.codec.tensor_proto import encode_tensor, tensor_of
 from penstock.errors import PenstockError, from_code
+from penstock.serving.shared_memory import Region
 from penstock.tensors import DType, Signature, TensorSpec, dtype_of_number
 
 
@@ -117,12 +119,13 @@ class SpecMessage(msgspec.Struct, array_like=True):
 
 
 class SignatureMessage(msgspec.Struct, array_like=True):
-    """A Signature on its way; defaults stay in the host."""
+    """A Signature on its way; `defaults` are TensorProtos."""
 
     name: str
     inputs: list[SpecMessage]
     outputs: list[SpecMessage]
     method_name: str
+    defaults: dict[str, bytes] = {}
 
 
 def _spec_message(spec: TensorSpec) -> SpecMessage:
@@ -140,6 +143,7 @@ def signature_message(signature: Signature) -> SignatureMessage:
         [_spec_message(spec) for spec in signature.inputs.values()],
         [_spec_message(spec) for spec in signature.outputs.values()],
         signature.method_name,
+        {name: b"".join(encode_tensor(array, as_content=True)) for name, array in signature.defaults.items()},
     )
 
 
@@ -149,6 +153,7 @@ def signature_of(message: SignatureMessage) -> Signature:
         {spec.name: _spec(spec) for spec in message.inputs},
         {spec.name: _spec(spec) for spec in message.outputs},
         message.method_name,
+        {name: tensor_of(proto, 0, len(proto), name) for name, proto in message.defaults.items()},
     )
 
 
@@ -180,6 +185,18 @@ class ScriptSpec(msgspec.Struct, array_like=True):
     reloads: bool
 
 
+class BatchingSpec(msgspec.Struct, array_like=True):
+    """How a host batches: the fields of `BatchPolicy`. `has_file`: a version's own file counts instead, where it has one."""
+
+    max_rows: int
+    timeout_us: int
+    max_request_rows: int = 0
+    splits: bool = False
+    allowed_rows: tuple[int, ...] = ()
+    pads_shapes: bool = False
+    has_file: bool = False
+
+
 class HostSpec(msgspec.Struct, array_like=True, tag="spawn"):
     """Supervisor to zygote: fork a host. Descriptors: its control socket.
 
@@ -194,8 +211,7 @@ class HostSpec(msgspec.Struct, array_like=True, tag="spawn"):
     intra_op: int
     inter_op: int
     config: bytes
-    max_batch_size: int
-    batch_timeout_us: int
+    batching: BatchingSpec
     instance: int
     memory_bytes: int
     core: int | None
@@ -203,12 +219,12 @@ class HostSpec(msgspec.Struct, array_like=True, tag="spawn"):
     gpu_memory_fraction: float
     warms_up: bool
     script: ScriptSpec
+    prefers_tflite: bool = False
 
 
 class UnpackSpec(msgspec.Struct, array_like=True, tag="unpack"):
     """Supervisor to zygote: fork a process that unpacks `archive` for `model`. Descriptors: its control socket."""
 
-    job: int
     model: str
     archive: str
 
@@ -353,6 +369,44 @@ class CallFor(msgspec.Struct, array_like=True, tag="call_for"):
     model: str
 
 
+class RegisterRegion(msgspec.Struct, array_like=True, tag="register_region"):
+    """Gateway to supervisor: a client has registered shared memory; answered with an Outcome when all gateways know."""
+
+    gateway: int
+    id: int
+    region: Region
+
+
+class UnregisterRegion(msgspec.Struct, array_like=True, tag="unregister_region"):
+    """Gateway to supervisor: a client takes a region out, or all where `name` is empty; answered as RegisterRegion."""
+
+    gateway: int
+    id: int
+    name: str
+
+
+class Regions(msgspec.Struct, array_like=True, tag="regions"):
+    """Supervisor to gateway: the regions that are registered, whole each time; answered with RegionsKnown."""
+
+    serial: int
+    regions: list[Region]
+
+
+class RegionsKnown(msgspec.Struct, array_like=True, tag="regions_known"):
+    """Gateway to supervisor: it has taken in the regions of this number."""
+
+    gateway: int
+    serial: int
+
+
+class ReloadConfig(msgspec.Struct, array_like=True, tag="reload_config"):
+    """Gateway to supervisor: serve the models of a serialized ModelServerConfig; answered with an Outcome."""
+
+    gateway: int
+    id: int
+    config: bytes
+
+
 class Outcome(msgspec.Struct, array_like=True, tag="outcome"):
     """Supervisor to the gateway that asked: done, or why not."""
 
@@ -392,11 +446,17 @@ ToSupervisor = (
     | LoadModel
     | UnloadModel
     | CallFor
+    | ReloadConfig
+    | RegisterRegion
+    | UnregisterRegion
+    | RegionsKnown
     | Used
     | Idle
     | Hung
 )
-FromSupervisor = HostSpec | UnpackSpec | Connect | ServableState | Labels | Drain | CollectMetrics | MetricsCollected | Outcome
+FromSupervisor = (
+    HostSpec | UnpackSpec | Connect | ServableState | Labels | Drain | CollectMetrics | MetricsCollected | Outcome | Regions
+)
 
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode

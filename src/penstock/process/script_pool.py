@@ -22,8 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
 
-import numpy as np
-
+from penstock.codec.convert import convert
 from penstock.codec.tfs_examples import decode_examples, encode_classification, encode_regression
 from penstock.codec.tfs_predict import decode_predict, encode_predict
 from penstock.engine.base import EngineModel
@@ -133,7 +132,7 @@ class _Runner:
             raise InvalidArgument(
                 f"input_handler returned arrays for {', '.join(inputs) or 'nothing'}; the model takes {expected}."
             )
-        arrays = tuple(_as_input(name, inputs[name], signature) for name in signature.inputs)
+        arrays = tuple(convert(inputs[name], spec, " from input_handler") for name, spec in signature.inputs.items())
         return _Outputs(self._run(signature, arrays, deadline), lambda outputs: encode_predict(outputs, True))
 
     def _run(self, signature: Signature, inputs: tuple[Array, ...], deadline: float) -> dict[str, Array]:
@@ -143,22 +142,6 @@ class _Runner:
             return run.outputs()
         finally:
             self.infer_ns += run.infer_ns
-
-
-def _as_input(name: str, value: object, signature: Signature) -> Array:
-    """The array in the dtype that the input takes; numbers are converted where none is changed into another kind."""
-    wanted = signature.inputs[name].dtype
-    array = np.asarray(value)
-    if wanted.is_string:
-        texts = [item if isinstance(item, bytes) else str(item).encode() for item in array.ravel().tolist()]
-        result = np.empty(len(texts), np.object_)
-        result[:] = texts
-        return result.reshape(array.shape)
-    if array.dtype == wanted.numpy:
-        return np.ascontiguousarray(array) if array.ndim else array
-    if not np.can_cast(array.dtype, wanted.numpy, "same_kind"):
-        raise InvalidArgument(f"input_handler returned {array.dtype} for input {name}, which takes {wanted.name}.")
-    return array.astype(wanted.numpy, order="C")
 
 
 class ScriptPool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import gc
 import os
 import resource
-import socket
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,9 +21,11 @@ from setproctitle import setproctitle
 from penstock.config import ServeOptions
 from penstock.errors import PenstockError
 from penstock.models.budget import Budget
+from penstock.models.desired import Desired, desired_at
 from penstock.models.machine_memory import parse_size
-from penstock.models.manager import Manager, ManagerOptions, desired_at
-from penstock.models.sources import Source
+from penstock.models.manager import Manager, ManagerOptions
+from penstock.models.reloading import await_models, decode_config, not_reloadable
+from penstock.models.sources import CombinedSource, Source
 from penstock.models.version import Version
 from penstock.observe.log import get_logger
 from penstock.process.arena import create_arena
@@ -34,7 +35,24 @@ from penstock.process.gateway import MakeApp
 from penstock.process.gateways import Gateways
 from penstock.process.host_specs import HostSpecs
 from penstock.process.hosts import Hosts
-from penstock.process.messages import CallFor, Connect, Hung, Idle, Labels, LoadModel, Outcome, UnloadModel, Used, error_message
+from penstock.process.listening import Listener
+from penstock.process.messages import (
+    CallFor,
+    Connect,
+    Hung,
+    Idle,
+    Labels,
+    LoadModel,
+    Outcome,
+    RegionsKnown,
+    RegisterRegion,
+    ReloadConfig,
+    UnloadModel,
+    UnregisterRegion,
+    Used,
+    error_message,
+)
+from penstock.process.shared_regions import SharedRegions
 from penstock.process.supervised import GatewayProcess, HostProcess, state_message
 from penstock.process.zygote_process import Lifeline, ZygoteProcess
 from penstock.serving.routes import State
@@ -62,7 +80,7 @@ class Supervisor:
         self,
         options: ServeOptions,
         source: Source,
-        listening: Sequence[socket.socket],
+        listening: Sequence[Sequence[Listener]],
         make_app: MakeApp,
         session_config: bytes,
         engine: tuple[Lifeline, ZygoteProcess],
@@ -80,7 +98,7 @@ class Supervisor:
         self._labels: dict[str, dict[str, int]] = {}
         self._loop = ControlLoop()
         budget = Budget(parse_size(options.memory_budget))
-        port = listening[0].getsockname()[1]
+        port = listening[0][0].sock.getsockname()[1]
         specs = HostSpecs(options, session_config, _own_url(options.host, port), port, budget.limit_bytes)
         self._hosts = Hosts(
             self._loop, options, specs, *engine, self, lambda: [one.index for one in self._gateways.all if one.is_listening]
@@ -101,6 +119,12 @@ class Supervisor:
             forget=self._forget,
             failed=self._stop_starting,
             restarts=lambda: [(one.model, one.version, one.restarts) for one in self._manager.versions.values()],
+        )
+
+        self._regions = SharedRegions(
+            lambda: [one.index for one in self._gateways.all if one.is_listening],
+            lambda message: self._gateways.tell([message]),
+            self._loop.after,
         )
 
     def run(self) -> None:
@@ -127,12 +151,29 @@ class Supervisor:
         """Asks the source what is wanted now."""
         if self._is_stopping:
             return
+        self._look_at_source()
+        if self._options.poll_s:
+            self._loop.after(self._options.poll_s, self._poll)
+
+    def _look_at_source(self) -> Sequence[Desired]:
         polled = self._source.poll()
         for problem in polled.problems:
             log.error("%s", problem)
         self._manager.want(polled.desired)
-        if self._options.poll_s:
-            self._loop.after(self._options.poll_s, self._poll)
+        return polled.desired
+
+    def _reload(self, config: bytes, answer: Callable[[PenstockError | None], None]) -> None:
+        """A client's models in place of the present ones."""
+        try:
+            if not isinstance(self._source, CombinedSource):
+                raise not_reloadable()
+            models = decode_config(config)
+        except PenstockError as error:
+            answer(error)
+            return
+        new = {model.name for model in models if not self._manager.wants(model.name)}
+        self._source.reload(models)
+        await_models([one for one in self._look_at_source() if one.model in new], self._manager, answer)
 
     def _look_at_memory(self) -> None:
         self._hosts.look_at_memory()
@@ -204,6 +245,7 @@ class Supervisor:
 
     def _introduce(self, gateway: GatewayProcess) -> None:
         """Tells a new gateway all that is so."""
+        self._loop.send(gateway.control, self._regions.message())
         for model, labels in self._labels.items():
             self._loop.send(gateway.control, Labels(model, labels))
         for host in self._hosts.answering:
@@ -223,6 +265,14 @@ class Supervisor:
             self._manager.call_for(message.model, self._outcome(message))
         elif isinstance(message, UnloadModel):
             self._manager.unload(message.model, self._outcome(message))
+        elif isinstance(message, RegisterRegion):
+            self._regions.register(message.region, self._outcome(message))
+        elif isinstance(message, UnregisterRegion):
+            self._regions.unregister(message.name, self._outcome(message))
+        elif isinstance(message, RegionsKnown):
+            self._regions.known(message.gateway, message.serial)
+        elif isinstance(message, ReloadConfig):
+            self._reload(message.config, self._outcome(message))
         elif isinstance(message, LoadModel):
             answer = self._outcome(message)
             try:
@@ -232,7 +282,9 @@ class Supervisor:
             else:
                 self._manager.load(desired, answer)
 
-    def _outcome(self, question: LoadModel | UnloadModel | CallFor) -> Callable[[PenstockError | None], None]:
+    def _outcome(
+        self, question: LoadModel | UnloadModel | CallFor | ReloadConfig | RegisterRegion | UnregisterRegion
+    ) -> Callable[[PenstockError | None], None]:
         """What tells the gateway that asked: not the one that may be in its place by then, whose questions are others."""
         asker = self._gateways.all[question.gateway].control
 

@@ -1,11 +1,13 @@
 """Arrays to and from the tensors of a frame.
 
 Guarantees: what is unpacked is checked against the size that its dtype and shape call for, because a host may be broken.
-Numbers are not copied when they are unpacked: the array is a view of the frame, or of the arena until the block is released.
+Numbers are not copied when they are unpacked: the array is a view of the frame, or of the arena, whose block stays as long.
 """
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from math import prod
 
 import numpy as np
@@ -47,8 +49,21 @@ def _place(number: int, shape: tuple[int, ...], array: Array, arena: Arena) -> W
     return WireTensor(number, shape, memoryview(b""), offset, size)
 
 
-def unpack(tensor: WireTensor, arena: ArenaView) -> Array:
-    """The array of a tensor, read-only or a view. Raises Internal where sizes do not agree."""
+def unpack(tensor: WireTensor, arena: ArenaView, release: Callable[[int], None] | None = None) -> Array:
+    """The array of a tensor, read-only or a view. Raises Internal where sizes do not agree.
+
+    `release` is called with the offset of the tensor's block when no array needs it any more.
+    """
+    array = _unpack(tensor, arena)
+    if release is not None and tensor.offset >= 0:
+        if array.base is None:
+            release(tensor.offset)
+        else:  # all arrays that are made of this one keep its base, and not itself
+            weakref.finalize(array.base, release, tensor.offset).atexit = False
+    return array
+
+
+def _unpack(tensor: WireTensor, arena: ArenaView) -> Array:
     data = tensor.data if tensor.offset < 0 else arena.view(tensor.offset, tensor.size).data
     if tensor.dtype == STRING_NUMBER:
         return _unpack_strings(data, tensor.shape)

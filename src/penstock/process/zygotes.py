@@ -23,21 +23,25 @@ log = get_logger("supervisor")
 
 @dataclass(slots=True, eq=False)
 class _Zygote:
-    """A zygote, what waits for it to be ready, and when earlier ones ended."""
+    """A zygote, what waits for it to be ready, and when earlier ones ended.
+
+    `hosts` are the processes of its own that live, each with whether it was told to end: a dead zygote tells the end of none.
+    """
 
     python: str
     process: ZygoteProcess
     has_been_ready: bool = False
     waiting: list[tuple[msgspec.Struct, socket.socket]] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
+    hosts: dict[int, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ZygoteEvents:
     """What is called.
 
-    `forked` with the number of a host and its process, `exited` with a process and how it ended, as `os.waitpid` has it,
-    `missing` with an interpreter and the reason when its engine cannot be loaded at all.
+    `forked` with the number of a host and its process, `exited` with a process that was not told to end and how it ended, as
+    `os.waitpid` has it, `missing` with an interpreter and the reason when its engine cannot be loaded at all.
     """
 
     forked: Callable[[int, int], None]
@@ -75,6 +79,12 @@ class Zygotes:
         self._loop.send(zygote.process.control, spec, [their_end.fileno()])
         their_end.close()
 
+    def expect_end(self, pid: int) -> None:
+        """A host was told to end: how it does is nobody's concern."""
+        for zygote in self._zygotes.values():
+            if pid in zygote.hosts:
+                zygote.hosts[pid] = True
+
     def _start(self, python: str) -> ZygoteProcess:
         return start_zygote(
             self._lifeline, self._options.log_format, self._options.op_library, python or self._options.default_python
@@ -99,9 +109,12 @@ class Zygotes:
             for spec, their_end in waiting:
                 self.spawn(zygote.python, spec, their_end)
         elif isinstance(message, Forked):
+            zygote.hosts[message.pid] = False
             self._events.forked(message.host, message.pid)
-        elif isinstance(message, Exited) and not self._is_ending:
-            self._events.exited(message.pid, message.status)
+        elif isinstance(message, Exited):
+            is_expected = zygote.hosts.pop(message.pid, False)
+            if not is_expected and not self._is_ending:
+                self._events.exited(message.pid, message.status)
 
     def _give_up(self, zygote: _Zygote, reason: str) -> None:
         """No process will ever be forked from it: those that wait for one are told by the end of their sockets."""
@@ -121,6 +134,7 @@ class Zygotes:
                 del self._zygotes[zygote.python]
             return
         zygote.process.is_ready = False
+        zygote.hosts.clear()
         now = time.monotonic()
         zygote.ends = [*zygote.ends[-9:], now]
         delay = restart_delay(zygote.ends, now)

@@ -19,6 +19,8 @@ from penstock.savedmodel.archive import SUFFIXES, unpack
 
 GRAPH_FILE = "saved_model.pb"
 TEXT_GRAPH_FILE = "saved_model.pbtxt"
+#: A model in TensorFlow Lite's format, instead of a SavedModel or beside it.
+LITE_FILE = "model.tflite"
 
 _KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 _MAX_VERSION = (1 << 63) - 1
@@ -87,14 +89,14 @@ def select_versions(versions: Iterable[int], policy: str) -> list[int]:
 
 
 def versions_in(folder: Path) -> dict[int, Path]:
-    """The versions of the model in `folder`, ascending: its numeric children with a SavedModel, or the folder itself.
+    """The versions of the model in `folder`, ascending: its numeric children with a model's file, or the folder itself.
 
-    One listing and one look-up for each numeric child; no file is read, so this can be asked every second. Raises OSError where
-    the file system does not answer, UsageError where two folders are the same version.
+    One listing and one or two look-ups for each numeric child; no file is read, so this can be asked every second. Raises
+    OSError where the file system does not answer, UsageError where two folders are the same version.
     """
     names = sorted(os.listdir(folder))
     versions = _numbered(folder, names, _surely_holds_graph)
-    if GRAPH_FILE not in names:
+    if GRAPH_FILE not in names and LITE_FILE not in names:
         return versions
     if versions:
         raise UsageError(_held_twice(folder, versions))
@@ -111,13 +113,17 @@ def _is_number(text: str) -> bool:
 
 
 def _holds_graph(folder: Path) -> bool:
-    return os.path.isfile(folder / GRAPH_FILE)
+    return os.path.isfile(folder / GRAPH_FILE) or os.path.isfile(folder / LITE_FILE)
 
 
 def _surely_holds_graph(folder: Path) -> bool:
     """As `_holds_graph`, but raises OSError where that is not known now."""
+    return _is_surely_file(folder / GRAPH_FILE) or _is_surely_file(folder / LITE_FILE)
+
+
+def _is_surely_file(path: Path) -> bool:
     try:
-        return stat.S_ISREG(os.stat(folder / GRAPH_FILE).st_mode)
+        return stat.S_ISREG(os.stat(path).st_mode)
     except OSError as error:
         if error.errno in _NOT_THERE:
             return False
@@ -197,7 +203,7 @@ def _models_of_tree(path: Path) -> list[ModelFolder]:
 
 def _why_none(path: Path) -> str:
     for folder in (path, *_folders_below(path, ())):
-        if _holds_graph(folder):
+        if os.path.isfile(folder / GRAPH_FILE):
             return f"{folder / GRAPH_FILE}: not in a version folder; move it to {folder / '1' / GRAPH_FILE}"
         if os.path.isfile(folder / TEXT_GRAPH_FILE):
             return f"{folder / TEXT_GRAPH_FILE}: a SavedModel in text form; save it again with as_text=False"

@@ -9,14 +9,37 @@ from typing import NamedTuple
 
 @dataclass(frozen=True, slots=True)
 class BatchPolicy:
-    """The bounds of a batch.
+    """The bounds of a batch, and its shape.
 
     `max_rows` caps what is put together. `timeout_ns` is how long the oldest may wait for others: with 0, a host that is
     free takes all that has arrived and waits for nothing (DESIGN.md 5).
+
+    A request with more rows than `max_request_rows` is refused (0: none is); one with more than `max_rows` runs whole, or in
+    parts where the policy `splits`. Batches are filled up to one of `allowed_rows`, ascending. `pads_shapes`: what differs in
+    shape, but not in rank, may be put together.
     """
 
     max_rows: int
     timeout_ns: int = 0
+    max_request_rows: int = 0
+    splits: bool = False
+    allowed_rows: tuple[int, ...] = ()
+    pads_shapes: bool = False
+
+    def takes_as_it_is(self, rows: int) -> bool:
+        """Whether a batch of `rows` is run as it came."""
+        return self.filled(rows) == rows and len(self.cuts(rows)) == 1
+
+    def filled(self, rows: int) -> int:
+        """The number of rows that a batch of `rows` is run with: the next that is allowed, if there is one."""
+        return next((allowed for allowed in self.allowed_rows if allowed >= rows), rows)
+
+    def cuts(self, rows: int) -> list[int]:
+        """The sizes of the parts that `rows` are run in."""
+        if not self.splits or rows <= self.max_rows:
+            return [rows]
+        whole, rest = divmod(rows, self.max_rows)
+        return [self.max_rows] * whole + ([rest] if rest else [])
 
 
 class Waiting(NamedTuple):

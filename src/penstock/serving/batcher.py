@@ -6,6 +6,7 @@ apart by rows, its requests are run one by one, so that one bad request is not e
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -13,7 +14,8 @@ from math import prod
 import numpy as np
 
 from penstock.engine.base import EngineModel
-from penstock.errors import Internal, PenstockError
+from penstock.errors import Internal, InvalidArgument, PenstockError
+from penstock.serving.batch_policy import BatchPolicy
 from penstock.tensors import Array, Signature
 
 #: As in `penstock.serving.call`.
@@ -43,29 +45,89 @@ class Outcome:
     error: PenstockError | None = None
 
 
-class Batcher:
-    """Runs works on an engine model. `unbatchable` has the signatures whose outputs turned out not to follow the rows."""
+#: What padding may add to the inputs of a batch; where it is more, its requests run one by one.
+_MAX_PADDING_BYTES = 64 << 20
+#: Takes all batches as they come.
+_UNBOUNDED = BatchPolicy(max_rows=sys.maxsize)
+#: Why a batch is run again, request by request. No client sees it.
+_APART = Internal("The outputs do not follow the rows.")
 
-    def __init__(self, model: EngineModel) -> None:
+
+class Batcher:
+    """Runs works on an engine model as a policy says. `unbatchable` has the signatures whose outputs do not follow the rows."""
+
+    def __init__(self, model: EngineModel, policy: BatchPolicy = _UNBOUNDED) -> None:
         self._model = model
+        self._policy = policy
         self.unbatchable: set[str] = set()
 
     def run(self, works: Sequence[Work]) -> list[list[Outcome]]:
-        """The outcomes of each work. All works have the same signature, outputs and row shapes, or there is only one."""
+        """The outcomes of each work. All works have the same signature, outputs and row shapes, or there is only one.
+
+        Where the policy pads shapes, those of their rows may differ, but for the number of dimensions.
+        """
         first = works[0]
-        if len(works) == 1 and len(first.rows) == 1:
-            return [[self._run_one(first.signature, first.outputs, first.inputs)]]
-        inputs = first.inputs
-        if len(works) > 1:
-            inputs = [np.concatenate(parts) for parts in zip(*(work.inputs for work in works), strict=True)]
-        outcome = self._run_one(first.signature, first.outputs, inputs)
         total = sum(work.total for work in works)
+        is_alone = len(works) == 1 and len(first.rows) == 1
+        if is_alone:
+            limit = self._policy.max_request_rows
+            if limit and total > limit:
+                error = InvalidArgument(f"Task size {total} is larger than maximum input batch size {limit}")
+                return [[Outcome(1, error=error)]]
+            if total == WHOLE or first.signature.name in self.unbatchable or self._policy.takes_as_it_is(total):
+                return [[self._run_one(first.signature, first.outputs, first.inputs)]]
+        inputs = self._put_together(works)
+        if inputs is None:
+            return [self.run([work])[0] for work in works]
+        outcome = self._run_rows(first, inputs, total)
         if outcome.error is not None:
-            return [self._run_each(work) for work in works]
-        if any(array.ndim == 0 or array.shape[0] != total for array in outcome.outputs.values()):
-            self.unbatchable.add(first.signature.name)
-            return [self._run_each(work) for work in works]
+            has_own_error = is_alone and outcome.error is not _APART
+            return [[outcome]] if has_own_error else [self._run_each(work) for work in works]
         return self._take_apart(works, outcome.outputs)
+
+    def _put_together(self, works: Sequence[Work]) -> list[Array] | None:
+        """Each input over the rows of all works; None where padding would cost too much."""
+        if len(works) == 1:
+            return works[0].inputs
+        columns = list(zip(*(work.inputs for work in works), strict=True))
+        if self._policy.pads_shapes:
+            added = sum(_added_bytes(column) for column in columns)
+            if added > _MAX_PADDING_BYTES:
+                return None
+            columns = [_padded(column) for column in columns] if added else columns
+        return [np.concatenate(column) for column in columns]
+
+    def _run_rows(self, work: Work, inputs: list[Array], total: int) -> Outcome:
+        """One outcome for all rows, which the engine may get in parts, and filled up; an error where they must run apart."""
+        parts: list[dict[str, Array]] = []
+        at = 0
+        for rows in self._policy.cuts(total):
+            outcome = self._run_filled(work, [array[at : at + rows] for array in inputs], rows)
+            if outcome.error is not None:
+                return outcome
+            parts.append(outcome.outputs)
+            at += rows
+        if len(parts) == 1:
+            return Outcome(1, parts[0])
+        try:
+            return Outcome(1, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+        except ValueError:  # the shape of a part's rows depends on what is in it
+            return Outcome(1, error=_APART)
+
+    def _run_filled(self, work: Work, inputs: list[Array], rows: int) -> Outcome:
+        """Runs a batch with copies of its first row behind it, as far as the policy wants them, and leaves them out again."""
+        filled = self._policy.filled(rows)
+        if filled > rows:
+            inputs = [np.concatenate([array, np.repeat(array[:1], filled - rows, axis=0)]) for array in inputs]
+        outcome = self._run_one(work.signature, work.outputs, inputs)
+        if outcome.error is not None:
+            return outcome
+        if any(array.ndim == 0 or array.shape[0] != filled for array in outcome.outputs.values()):
+            self.unbatchable.add(work.signature.name)
+            return Outcome(1, error=_APART)
+        if filled > rows:
+            outcome.outputs = {name: array[:rows] for name, array in outcome.outputs.items()}
+        return outcome
 
     def _run_one(self, signature: Signature, outputs: tuple[str, ...] | None, inputs: list[Array]) -> Outcome:
         try:
@@ -95,6 +157,33 @@ class Batcher:
             results.append([Outcome(len(work.rows), {name: array[at:end] for name, array in outputs.items()})])
             at = end
         return results
+
+
+def _widest(arrays: Sequence[Array]) -> tuple[int, ...]:
+    """The smallest shape of a row that those of all arrays fit into."""
+    return tuple(map(max, zip(*(array.shape[1:] for array in arrays), strict=True)))
+
+
+def _added_bytes(arrays: Sequence[Array]) -> int:
+    """What `_padded` would add."""
+    if len({array.shape[1:] for array in arrays}) == 1:
+        return 0
+    row = prod(_widest(arrays))
+    return sum((array.shape[0] * row - array.size) * array.itemsize for array in arrays)
+
+
+def _padded(arrays: Sequence[Array]) -> tuple[Array, ...]:
+    """`arrays` with rows of one shape: each has its own first element where it had none (contract §5)."""
+    row = _widest(arrays)
+    padded: list[Array] = []
+    for array in arrays:
+        if array.shape[1:] != row:
+            wide = np.zeros((array.shape[0], *row), array.dtype)
+            wide[...] = array.flat[0] if array.size else b"" if array.dtype == object else 0
+            wide[tuple(map(slice, array.shape))] = array
+            array = wide
+        padded.append(array)
+    return tuple(padded)
 
 
 #: Largest input, in elements a row, for which rows are tried out when a model is loaded.

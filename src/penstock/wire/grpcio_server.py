@@ -12,6 +12,7 @@ been used before a fork.
 from __future__ import annotations
 
 import asyncio
+import base64
 import functools
 import itertools
 import logging
@@ -284,13 +285,13 @@ def _call(carrier: _Unary | _Stream, server: GrpcioServer, path: str, message: b
 
 
 def _metadata(fields: Iterable[tuple[str, str | bytes]]) -> Mapping[bytes, bytes]:
-    """Fields by name; the values of those that come more than once are joined by commas."""
+    """Fields by name, as they came: grpcio has decoded binary ones. Values of those that come more than once are joined."""
     metadata: dict[bytes, bytes] = {}
     for key, text in fields:
         name = key.encode("latin-1")
         value = text if isinstance(text, bytes) else text.encode("latin-1")
+        if name.endswith(b"-bin"):
+            value = base64.b64encode(value)
         before = metadata.get(name)
-        if before is not None:
-            value = before + (b"," if name.endswith(b"-bin") else b", ") + value
-        metadata[name] = value
+        metadata[name] = value if before is None else before + b", " + value
     return metadata

@@ -33,12 +33,14 @@ _STREAM_WINDOW_BYTES = 4 << 20
 _CONNECTION_WINDOW_BYTES = 16 << 20
 _MAX_FRAME_BYTES = 1 << 20
 _MAX_FIELDS = 128
+#: Only fields that are larger than this are counted against the largest head: all that are smaller fit.
+_SMALL_FIELD_BYTES = 256
 #: Streams that a client may reset: so many at once, and each second. More end the connection.
 _RESETS_AT_ONCE, _RESETS_PER_S = 2000, 200
 #: Frames of a second that open no stream and bring no data; more end the connection.
 _MAX_CONTROL_FRAMES = 2000
-#: Input without a whole frame: more than any head or piece of data that we allow.
-_MAX_STALLED_BYTES = _MAX_FRAME_BYTES + (1 << 20)
+#: Input that is of no stream that is open: what a client may still send of bodies that were refused, and floods.
+_MAX_STALLED_BYTES = _CONNECTION_WINDOW_BYTES + _MAX_FRAME_BYTES
 #: Unsent output is kept where it is, up to this much in one write.
 _WRITE_BYTES = 4 << 20
 log = logging.getLogger("penstock.wire")
@@ -55,16 +57,16 @@ class Http2Connection(asyncio.Protocol):
         "_is_flushing",
         "_is_writable",
         "_last_progress",
-        "_library",
         "_out",
         "_provider",
-        "_session",
         "_stalled_bytes",
         "_transport",
         "fields",
         "is_whole_frame",
+        "library",
         "loop",
         "server",
+        "session",
         "streams",
     )
 
@@ -72,11 +74,11 @@ class Http2Connection(asyncio.Protocol):
         self.server = server
         self.loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = transport
-        self._library, callbacks, option, self._provider = _shared()
+        self.library, callbacks, option, self._provider = _shared()
         session = ffi.new("nghttp2_session **")
-        if self._library.nghttp2_session_server_new2(session, callbacks, ffi.NULL, option):
+        if self.library.nghttp2_session_server_new2(session, callbacks, ffi.NULL, option):
             raise MemoryError("no memory for an HTTP/2 session")
-        self._session: CData = session[0]
+        self.session: CData = session[0]
         self.streams: dict[int, Stream] = {}
         self.fields: list[tuple[bytes, bytes]] = []
         self._out: list[Buffer] = []
@@ -95,8 +97,8 @@ class Http2Connection(asyncio.Protocol):
                 (nghttp2.SETTINGS_MAX_HEADER_LIST_SIZE, server.limits.max_head_bytes),
             ],
         )
-        self._library.nghttp2_submit_settings(self._session, 0, settings, len(settings))
-        self._library.nghttp2_session_set_local_window_size(self._session, 0, 0, _CONNECTION_WINDOW_BYTES)
+        self.library.nghttp2_submit_settings(self.session, 0, settings, len(settings))
+        self.library.nghttp2_session_set_local_window_size(self.session, 0, 0, _CONNECTION_WINDOW_BYTES)
         if server.is_draining:
             self.end_if_idle()
 
@@ -108,34 +110,40 @@ class Http2Connection(asyncio.Protocol):
         streams, self.streams = self.streams, {}
         for stream in streams.values():
             stream.closed()
-        self._library.nghttp2_session_del(self._session)
-        self._session = ffi.NULL
+        self.library.nghttp2_session_del(self.session)
+        self.session = ffi.NULL
 
     def eof_received(self) -> bool:
         return False
 
     def pause_writing(self) -> None:
+        """A client that takes nothing is not read from either: its questions would wait here as answers."""
         self._is_writable = False
+        if self._transport is not None:
+            self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         self._is_writable = True
+        if self._transport is not None:
+            self._transport.resume_reading()
         self._last_progress = time.monotonic()
         self.flush_soon()
 
     def data_received(self, data: bytes) -> None:
         global _now
-        if not self._session or self._transport is None:
+        if not self.session or self._transport is None:
             return
         _now = self
         self._last_progress = time.monotonic()
         self.is_whole_frame = False
-        taken = self._library.nghttp2_session_mem_recv(self._session, data, len(data))
+        self._is_flushing = True  # below, once for all that is answered at once
+        taken = self.library.nghttp2_session_mem_recv(self.session, data, len(data))
         if taken < 0:
             self._give_up()
             return
         self._stalled_bytes = 0 if self.is_whole_frame else self._stalled_bytes + len(data)
         if self._control_frames > _MAX_CONTROL_FRAMES or self._stalled_bytes > _MAX_STALLED_BYTES:
-            self._library.nghttp2_session_terminate_session(self._session, nghttp2.ENHANCE_YOUR_CALM)
+            self.library.nghttp2_session_terminate_session(self.session, nghttp2.ENHANCE_YOUR_CALM)
         self._flush()
 
     def _give_up(self) -> None:
@@ -149,22 +157,27 @@ class Http2Connection(asyncio.Protocol):
     def submit(self, stream: Stream, fields: CData, count: int, *, has_body: bool) -> None:
         """The head of an answer. Its body is taken from the stream as the client takes it."""
         provider = self._provider if has_body else ffi.NULL
-        self._library.nghttp2_submit_response(self._session, stream.id, fields, count, provider)
+        self.library.nghttp2_submit_response(self.session, stream.id, fields, count, provider)
         if not stream.is_whole:
             self._early.append(stream)
         self.flush_soon()
 
     def submit_trailer(self, stream: Stream, fields: CData, count: int) -> None:
-        self._library.nghttp2_submit_trailer(self._session, stream.id, fields, count)
+        self.library.nghttp2_submit_trailer(self.session, stream.id, fields, count)
+
+    def released(self, stream: Stream, size: int) -> None:
+        """A stream that took no more does again: the client may send the `size` bytes that were held back."""
+        self.library.nghttp2_session_consume_stream(self.session, stream.id, size)
+        self.flush_soon()
 
     def resume(self, stream: Stream) -> None:
         """There is more to send on a stream whose data had run out."""
-        self._library.nghttp2_session_resume_data(self._session, stream.id)
+        self.library.nghttp2_session_resume_data(self.session, stream.id)
         self.flush_soon()
 
     def reset(self, stream: Stream, code: int) -> None:
         """Ends a stream in both directions."""
-        self._library.nghttp2_submit_rst_stream(self._session, 0, stream.id, code)
+        self.library.nghttp2_submit_rst_stream(self.session, 0, stream.id, code)
         self.flush_soon()
 
     def flush_soon(self) -> None:
@@ -180,14 +193,14 @@ class Http2Connection(asyncio.Protocol):
         if transport is None or not self._is_writable:
             return
         _now = self
-        out, send, session = self._out, self._library.nghttp2_session_mem_send, self._session
+        out, send, session = self._out, self.library.nghttp2_session_mem_send, self.session
         while True:
             size = 0
             while size < _WRITE_BYTES:
                 length = send(session, _sent)
                 if length <= 0:
                     break
-                out.append(ffi.buffer(_sent[0], length)[:])
+                out.append(unpack(_sent[0], length))
                 size += length
             if not out:
                 break
@@ -218,7 +231,7 @@ class Http2Connection(asyncio.Protocol):
                 self._early.append(stream)
 
     def _wants_more(self) -> bool:
-        library, session = self._library, self._session
+        library, session = self.library, self.session
         return bool(library.nghttp2_session_want_read(session) or library.nghttp2_session_want_write(session))
 
     # What libnghttp2 calls, while it reads
@@ -236,6 +249,11 @@ class Http2Connection(asyncio.Protocol):
             stream.begin(head)
         if ends:
             stream.received_all()
+
+    def is_too_much(self, size: int) -> bool:
+        """Whether a head becomes too large by a field of `size` bytes, which is not small. (HPACK makes large ones of little.)"""
+        sizes = [len(name) + len(value) for name, value in self.fields]
+        return sum(sizes) + size > self.server.limits.max_head_bytes
 
     def count_control_frame(self) -> None:
         self._control_frames += 1
@@ -264,8 +282,8 @@ class Http2Connection(asyncio.Protocol):
         if self._transport is None or self._closes:
             return
         self._closes = True
-        last = self._library.nghttp2_session_get_last_proc_stream_id(self._session)
-        self._library.nghttp2_submit_goaway(self._session, 0, last, nghttp2.NO_ERROR, ffi.NULL, 0)
+        last = self.library.nghttp2_session_get_last_proc_stream_id(self.session)
+        self.library.nghttp2_submit_goaway(self.session, 0, last, nghttp2.NO_ERROR, ffi.NULL, 0)
         self.flush_soon()
 
 
@@ -278,28 +296,26 @@ def _joined(fields: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return head
 
 
-_sent = ffi.new("const uint8_t **")
+_sent = ffi.new("const char **")
 
 
-@ffi.callback("frame_cb")
-def _on_begin_headers(_session: CData, _frame: CData, _user: CData) -> int:
+@ffi.callback("begin_cb")
+def _on_begin_headers() -> int:
     _now.fields = []
     return 0
 
 
 @ffi.callback("header_cb")
-def _on_header(
-    _session: CData, _frame: CData, name: CData, name_size: int, value: CData, size: int, _flags: int, _user: CData
-) -> int:
+def _on_header(_session: int, _frame: int, name: CData, name_size: int, value: CData, size: int) -> int:
     fields = _now.fields
-    if len(fields) >= _MAX_FIELDS:
+    if len(fields) >= _MAX_FIELDS or (name_size + size > _SMALL_FIELD_BYTES and _now.is_too_much(name_size + size)):
         return nghttp2.ERR_TEMPORAL_CALLBACK_FAILURE
     fields.append((unpack(name, name_size), unpack(value, size)))
     return 0
 
 
 @ffi.callback("frame_cb")
-def _on_frame(_session: CData, frame: CData, _user: CData) -> int:
+def _on_frame(_session: int, frame: CData) -> int:
     connection = _now
     connection.is_whole_frame = True
     kind, stream_id = frame.type, frame.stream_id
@@ -318,7 +334,7 @@ def _on_frame(_session: CData, frame: CData, _user: CData) -> int:
 
 
 @ffi.callback("chunk_cb")
-def _on_chunk(_session: CData, _flags: int, stream_id: int, data: CData, size: int, _user: CData) -> int:
+def _on_chunk(_session: int, _flags: int, stream_id: int, data: CData, size: int) -> int:
     connection = _now
     connection.is_whole_frame = True
     stream = connection.streams.get(stream_id)
@@ -327,11 +343,16 @@ def _on_chunk(_session: CData, _flags: int, stream_id: int, data: CData, size: i
             stream.received(data, size)
         except Exception:
             _failed(connection, stream_id)
+    if stream is None or stream.takes_more:
+        connection.library.nghttp2_session_consume(connection.session, stream_id, size)
+    else:
+        stream.hold(size)
+        connection.library.nghttp2_session_consume_connection(connection.session, size)
     return 0
 
 
 @ffi.callback("close_cb")
-def _on_close(_session: CData, stream_id: int, _code: int, _user: CData) -> int:
+def _on_close(_session: int, stream_id: int) -> int:
     stream = _now.streams.pop(stream_id, None)
     if stream is not None:
         try:
@@ -342,7 +363,7 @@ def _on_close(_session: CData, stream_id: int, _code: int, _user: CData) -> int:
 
 
 @ffi.callback("read_cb")
-def _on_read(_session: CData, stream_id: int, target: CData, room: int, flags: CData, _source: CData, _user: CData) -> int:
+def _on_read(_session: int, stream_id: int, target: CData, room: int, flags: CData) -> int:
     stream = _now.streams.get(stream_id)
     if stream is None:
         return nghttp2.ERR_TEMPORAL_CALLBACK_FAILURE
@@ -363,7 +384,7 @@ def _on_read(_session: CData, stream_id: int, target: CData, room: int, flags: C
 
 
 @ffi.callback("send_data_cb")
-def _on_send_data(_session: CData, frame: CData, head: CData, size: int, _source: CData, _user: CData) -> int:
+def _on_send_data(_session: int, frame: CData, head: CData, size: int) -> int:
     connection = _now
     out = connection._out
     out.append(unpack(head, 9))
@@ -398,7 +419,11 @@ def _shared() -> tuple[CData, CData, CData, CData]:
     library.nghttp2_session_callbacks_set_send_data_callback(callbacks, _on_send_data)
     options = ffi.new("nghttp2_option **")
     library.nghttp2_option_new(options)
-    for name, values in (("no_closed_streams", (1,)), ("stream_reset_rate_limit", (_RESETS_AT_ONCE, _RESETS_PER_S))):
+    for name, values in (
+        ("no_closed_streams", (1,)),
+        ("no_auto_window_update", (1,)),
+        ("stream_reset_rate_limit", (_RESETS_AT_ONCE, _RESETS_PER_S)),
+    ):
         try:
             set_option = getattr(library, f"nghttp2_option_set_{name}")
         except AttributeError:  # an older library

@@ -11,6 +11,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from penstock.errors import DeadlineExceeded, InvalidArgument, PenstockError, ResourceExhausted, Unimplemented
 from penstock.wire import nghttp2
 from penstock.wire.answer import error_response, headers_of, ready_body
@@ -31,11 +33,11 @@ _PREFIX_BYTES = 5
 COPIED_BYTES = 8 << 10
 #: Messages of a stream that the app has and has not answered; a client that sends more waits.
 _MAX_UNANSWERED = 64
+#: A client that does not take what it is sent gets no further message of its stream answered.
+_MAX_UNSENT_BYTES = 1 << 20
 log = logging.getLogger("penstock.wire")
 
-_GRPC_HEAD, _GRPC_HEAD_COUNT, _keep_head = nghttp2.fields(
-    [(b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-accept-encoding", b"identity, gzip")]
-)
+_GRPC_HEAD, _GRPC_HEAD_COUNT, _keep_head = nghttp2.fields([(b":status", b"200"), (b"content-type", b"application/grpc")])
 _OK_TRAILERS, _OK_COUNT, _keep_ok = nghttp2.fields([(b"grpc-status", b"0")])
 
 
@@ -86,6 +88,8 @@ class Stream:
     # To the client
 
     def queue(self, buffers: tuple[Buffer, ...]) -> None:
+        if not self.unsent_bytes:
+            self.last_progress = time.monotonic()
         for buffer in buffers:
             if len(buffer):
                 self.unsent.append(buffer)
@@ -96,7 +100,11 @@ class Stream:
         data = self.unsent[0] if len(self.unsent) == 1 else b"".join(self.unsent)
         self.unsent.clear()
         self.unsent_bytes = 0
+        self.drained()
         return data if isinstance(data, bytes) else bytes(data)
+
+    def drained(self) -> None:
+        """Something of what waited is sent."""
 
     def take(self, size: int) -> list[Buffer]:
         """The next `size` bytes that wait, without a copy."""
@@ -112,6 +120,7 @@ class Stream:
                 self.unsent.popleft()
             taken.append(view)
             size -= len(view)
+        self.drained()
         return taken
 
     def send_trailers(self) -> None:
@@ -136,6 +145,14 @@ class Stream:
     @property
     def is_waiting_for_body(self) -> bool:
         return True
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether the client may send more at once."""
+        return True
+
+    def hold(self, size: int) -> None:
+        """`size` bytes came that the client may not send more in place of, before `Http2Connection.released`."""
 
     def too_slow(self, text: str) -> None:
         raise NotImplementedError
@@ -233,8 +250,9 @@ class GrpcStream(Stream):
         "_first_byte_ns",
         "_has_head",
         "_head",
-        "_is_compressed",
+        "_held_bytes",
         "_method",
+        "_needed_bytes",
         "_parts",
         "_unanswered",
         "_waiting",
@@ -245,11 +263,12 @@ class GrpcStream(Stream):
         self._first_byte_ns = time.monotonic_ns()
         self._deadline_ns = 0
         self._parts: list[bytes] = []
-        self._buffer: bytearray | None = None
-        self._has_head = self._is_compressed = False
+        self._buffer: memoryview | None = None
+        self._has_head = False
+        self._needed_bytes = _PREFIX_BYTES
         self._call: GrpcCall | None = None
         self._method: Method | None = None
-        self._unanswered = 0
+        self._unanswered = self._held_bytes = 0
         self._waiting: deque[Buffer] | None = None
         path = head.get(b":path", b"").decode("latin-1")
         try:
@@ -281,7 +300,7 @@ class GrpcStream(Stream):
         if buffer is not None:
             end = self.received_bytes + size
             if end <= len(buffer):
-                ffi.memmove(ffi.from_buffer(buffer, require_writable=True) + self.received_bytes, data, size)
+                buffer[self.received_bytes : end] = ffi.buffer(data, size)
                 self.received_bytes = end
             else:
                 self._fail(InvalidArgument("The message is longer than its prefix says."))
@@ -290,7 +309,7 @@ class GrpcStream(Stream):
             self.received_bytes += size
             if self._waiting is None and self.received_bytes >= _PREFIX_BYTES:
                 self._expect(limit)
-        if self._waiting is not None:
+        if self._waiting is not None and self.received_bytes >= self._needed_bytes:
             self._take_messages(limit)
 
     def _expect(self, limit: int) -> None:
@@ -302,19 +321,22 @@ class GrpcStream(Stream):
         elif len(first) > _PREFIX_BYTES + length:
             self._fail(InvalidArgument("The message is longer than its prefix says."))
         elif length > _WHOLE_BUFFER_BYTES:
-            self._buffer = bytearray(_PREFIX_BYTES + length)
+            # Of memory that is only taken when it is written to: a length is soon said.
+            self._buffer = np.empty(_PREFIX_BYTES + length, np.uint8).data
             self._buffer[: len(first)] = first
             self._parts = []
 
     def _take_messages(self, limit: int) -> None:
         """The messages of a stream that are whole."""
         data = memoryview(b"".join(self._parts))
+        self._needed_bytes = _PREFIX_BYTES
         while len(data) >= _PREFIX_BYTES:
             length = int.from_bytes(data[1:_PREFIX_BYTES], "big")
             if length > limit:
                 self._fail(_message_too_large(length, limit))
                 return
             if len(data) < _PREFIX_BYTES + length:
+                self._needed_bytes = _PREFIX_BYTES + length
                 break
             assert self._waiting is not None
             self._waiting.append(data[: _PREFIX_BYTES + length])
@@ -323,12 +345,19 @@ class GrpcStream(Stream):
         self.received_bytes = len(data)
         self._deliver()
 
+    @property
+    def takes_more(self) -> bool:
+        return not self._waiting
+
+    def hold(self, size: int) -> None:
+        self._held_bytes += size
+
     def _deliver(self) -> None:
         """Gives the app the messages that it may have."""
         call, waiting = self._call, self._waiting
         if call is None or waiting is None:
             return
-        while waiting and self._unanswered < _MAX_UNANSWERED and not call.is_over:
+        while waiting and self._unanswered < _MAX_UNANSWERED and self.unsent_bytes < _MAX_UNSENT_BYTES and not call.is_over:
             self._unanswered += 1
             try:
                 message = self._message(waiting.popleft())
@@ -339,6 +368,9 @@ class GrpcStream(Stream):
             except Exception:
                 log.exception("call %s failed inside", call.id.decode())
                 call.fail(internal())
+        if self._held_bytes and not waiting:
+            held, self._held_bytes = self._held_bytes, 0
+            self.connection.released(self, held)
         if self.is_whole and not waiting and call.on_end is not None and not call.is_over:
             on_end, call.on_end = call.on_end, None
             on_end()
@@ -399,6 +431,10 @@ class GrpcStream(Stream):
         except Exception:
             log.exception("call %s failed inside", call.id.decode())
             call.fail(internal())
+
+    def drained(self) -> None:
+        if self._waiting:
+            self.connection.loop.call_soon(self._deliver)
 
     def closed(self) -> None:
         self._parts, self._buffer = [], None
