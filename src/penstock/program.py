@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from penstock.codec.convert import convert
 from penstock.engine.base import Engine, EngineModel, EngineOptions
 from penstock.errors import FailedPrecondition, InvalidArgument, UsageError
 from penstock.savedmodel.locate import locate
@@ -114,20 +115,9 @@ def _engine(op_libraries: tuple[str, ...]) -> Engine:
 
 
 def _as_input(spec: TensorSpec, value: Any) -> Array:
-    """`value` as an array of the input's dtype; what would lose its kind (text for numbers, 1.5 for int) is refused."""
+    """`value` as an array that the input takes. Raises InvalidArgument for what is no array, or cannot be converted."""
     try:
         array = np.asarray(value)
     except ValueError as error:
         raise InvalidArgument(f"Input {spec.name}: {error}") from None
-    wanted = spec.dtype.numpy
-    if array.dtype == wanted:
-        return array
-    if spec.dtype.is_string:
-        if array.dtype.kind not in "SUT":
-            raise InvalidArgument(f"Input {spec.name}: expected strings, got {array.dtype}.")
-        return array.astype(np.object_)
-    if array.size and not np.can_cast(array.dtype, wanted, "same_kind"):
-        is_whole = array.dtype.kind in "iu" and wanted.kind in "iu" and bool(np.all(array.astype(wanted) == array))
-        if not is_whole:
-            raise InvalidArgument(f"Input {spec.name}: expected {spec.dtype.name}, got {array.dtype}.")
-    return array.astype(wanted)
+    return convert(array, spec)

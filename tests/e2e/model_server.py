@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.servers import START_S, environment, wait_until
+from tests.servers import START_S, environment, free_port, wait_until
 
 _PROGRAM = "from penstock.cli.tensorflow_model_server import main; main()"
 
@@ -22,11 +21,6 @@ _PROGRAM = "from penstock.cli.tensorflow_model_server import main; main()"
 def command(*arguments: str | Path) -> list[str]:
     """The command line; the console script is the same."""
     return [sys.executable, "-c", _PROGRAM, *map(str, arguments)]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 class ModelServer:

@@ -79,7 +79,6 @@ class GrpcCall:
         path: str,
         head: Mapping[bytes, bytes],
         message: Buffer,
-        *,
         deadline_ns: int,
         first_byte_ns: int,
         request_id: bytes,

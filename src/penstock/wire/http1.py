@@ -28,6 +28,7 @@ from penstock.wire.grpc import Methods
 from penstock.wire.head import CHUNKED, Head, HttpError, may_become_head, parse_head
 from penstock.wire.http2 import PREFACE_HEAD, Http2Connection
 from penstock.wire.request import App, Request, Response
+from penstock.wire.streams import StreamHead
 
 #: Requests of one connection that may be under way; a client that pipelines more waits.
 _MAX_PIPELINED = 64
@@ -66,6 +67,7 @@ class HttpServer:
     def __init__(self, app: App, limits: Limits, fields: bytes = b"", methods: Methods | None = None) -> None:
         self.app = app
         self.methods: Methods = methods or {}
+        self.stream_heads: dict[tuple[bytes, ...], StreamHead] = {}
         self.fields = fields
         self.limits = limits
         self.connections: set[HttpConnection | Http2Connection] = set()

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from penstock.wire import nghttp2
 from penstock.wire.grpc import Buffer
-from penstock.wire.nghttp2 import CData, ffi, unpack
-from penstock.wire.streams import COPIED_BYTES, GrpcStream, HttpStream, Stream
+from penstock.wire.nghttp2 import CData, ffi, memmove, unpack
+from penstock.wire.streams import COPIED_BYTES, GrpcStream, HttpStream, Stream, StreamHead
 
 if TYPE_CHECKING:
     from penstock.wire.http1 import HttpServer
@@ -35,6 +35,7 @@ _MAX_FRAME_BYTES = 1 << 20
 _MAX_FIELDS = 128
 #: Only fields that are larger than this are counted against the largest head: all that are smaller fit.
 _SMALL_FIELD_BYTES = 256
+_KEPT_HEADS, _MAX_KEPT_HEAD_BYTES = 1024, 2048
 #: Streams that a client may reset: so many at once, and each second. More end the connection.
 _RESETS_AT_ONCE, _RESETS_PER_S = 2000, 200
 #: Frames of a second that open no stream and bring no data; more end the connection.
@@ -56,13 +57,13 @@ class Http2Connection(asyncio.Protocol):
         "_early",
         "_is_flushing",
         "_is_writable",
-        "_last_progress",
         "_out",
         "_provider",
         "_stalled_bytes",
         "_transport",
         "fields",
         "is_whole_frame",
+        "last_progress",
         "library",
         "loop",
         "server",
@@ -80,14 +81,14 @@ class Http2Connection(asyncio.Protocol):
             raise MemoryError("no memory for an HTTP/2 session")
         self.session: CData = session[0]
         self.streams: dict[int, Stream] = {}
-        self.fields: list[tuple[bytes, bytes]] = []
+        self.fields: list[bytes] = []
         self._out: list[Buffer] = []
         self._early: list[Stream] = []
         self._stalled_bytes = self._control_frames = 0
         self.is_whole_frame = False
         self._is_flushing = self._closes = False
         self._is_writable = True
-        self._last_progress = time.monotonic()
+        self.last_progress = time.monotonic()
         settings = ffi.new(
             "nghttp2_settings_entry[]",
             [
@@ -126,7 +127,7 @@ class Http2Connection(asyncio.Protocol):
         self._is_writable = True
         if self._transport is not None:
             self._transport.resume_reading()
-        self._last_progress = time.monotonic()
+        self.last_progress = time.monotonic()
         self.flush_soon()
 
     def data_received(self, data: bytes) -> None:
@@ -134,7 +135,7 @@ class Http2Connection(asyncio.Protocol):
         if not self.session or self._transport is None:
             return
         _now = self
-        self._last_progress = time.monotonic()
+        self.last_progress = time.monotonic()
         self.is_whole_frame = False
         self._is_flushing = True  # below, once for all that is answered at once
         taken = self.library.nghttp2_session_mem_recv(self.session, data, len(data))
@@ -204,7 +205,7 @@ class Http2Connection(asyncio.Protocol):
                 size += length
             if not out:
                 break
-            self._last_progress = time.monotonic()
+            self.last_progress = time.monotonic()
             if len(out) == 1:
                 transport.write(out[0])
             elif sum(map(len, out)) <= COPIED_BYTES * 8:
@@ -241,19 +242,28 @@ class Http2Connection(asyncio.Protocol):
         fields, self.fields = self.fields, []
         stream = self.streams.get(stream_id)
         if stream is None:
-            head = dict(fields)
-            if len(head) != len(fields):
-                head = _joined(fields)
-            kind = GrpcStream if head.get(b"content-type", b"").startswith(b"application/grpc") else HttpStream
-            stream = self.streams[stream_id] = kind(self, stream_id)
+            head = self._head_of(fields)
+            stream = self.streams[stream_id] = (GrpcStream if head.is_grpc else HttpStream)(self, stream_id)
             stream.begin(head)
         if ends:
             stream.received_all()
 
+    def _head_of(self, fields: list[bytes]) -> StreamHead:
+        """What names and values, by turns, say; remembered, within a bound."""
+        key = tuple(fields)
+        known = self.server.stream_heads
+        head = known.get(key)
+        if head is None:
+            head = StreamHead(_by_name(fields), self.server.methods)
+            if sum(map(len, fields)) <= _MAX_KEPT_HEAD_BYTES:
+                if len(known) >= _KEPT_HEADS:
+                    known.clear()
+                known[key] = head
+        return head
+
     def is_too_much(self, size: int) -> bool:
         """Whether a head becomes too large by a field of `size` bytes, which is not small. (HPACK makes large ones of little.)"""
-        sizes = [len(name) + len(value) for name, value in self.fields]
-        return sum(sizes) + size > self.server.limits.max_head_bytes
+        return sum(map(len, self.fields)) + size > self.server.limits.max_head_bytes
 
     def count_control_frame(self) -> None:
         self._control_frames += 1
@@ -267,7 +277,7 @@ class Http2Connection(asyncio.Protocol):
             return
         self._control_frames = 0
         limits = self.server.limits
-        since = now - self._last_progress
+        since = now - self.last_progress
         if transport.is_closing() or not self._is_writable:
             if since > limits.progress_timeout_s:
                 transport.abort()
@@ -287,10 +297,10 @@ class Http2Connection(asyncio.Protocol):
         self.flush_soon()
 
 
-def _joined(fields: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+def _by_name(fields: Sequence[bytes]) -> dict[bytes, bytes]:
     """Fields by name; the values of those that come more than once are joined by commas."""
     head: dict[bytes, bytes] = {}
-    for name, value in fields:
+    for name, value in zip(fields[::2], fields[1::2], strict=True):
         before = head.get(name)
         head[name] = value if before is None else before + (b"; " if name == b"cookie" else b", ") + value
     return head
@@ -308,9 +318,10 @@ def _on_begin_headers() -> int:
 @ffi.callback("header_cb")
 def _on_header(_session: int, _frame: int, name: CData, name_size: int, value: CData, size: int) -> int:
     fields = _now.fields
-    if len(fields) >= _MAX_FIELDS or (name_size + size > _SMALL_FIELD_BYTES and _now.is_too_much(name_size + size)):
+    if len(fields) >= 2 * _MAX_FIELDS or (name_size + size > _SMALL_FIELD_BYTES and _now.is_too_much(name_size + size)):
         return nghttp2.ERR_TEMPORAL_CALLBACK_FAILURE
-    fields.append((unpack(name, name_size), unpack(value, size)))
+    fields.append(unpack(name, name_size))
+    fields.append(unpack(value, size))
     return 0
 
 
@@ -371,7 +382,7 @@ def _on_read(_session: int, stream_id: int, target: CData, room: int, flags: CDa
         return nghttp2.ERR_DEFERRED
     size = min(room, stream.unsent_bytes)
     if size == stream.unsent_bytes and size <= COPIED_BYTES:
-        ffi.memmove(target, stream.take_all(), size)
+        memmove(target, stream.take_all(), size)
         flags[0] = 0
     else:
         flags[0] = nghttp2.DATA_NO_COPY

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from penstock.errors import DeadlineExceeded, InvalidArgument, PenstockError, Re
 from penstock.wire import nghttp2
 from penstock.wire.answer import error_response, headers_of, ready_body
 from penstock.wire.encoding import decompress
-from penstock.wire.grpc import Buffer, GrpcCall, Kind, Method, Reply, error_text, internal
+from penstock.wire.grpc import Buffer, GrpcCall, Kind, Method, Methods, Reply, error_text, internal
 from penstock.wire.grpc_fields import parse_timeout, percent_encoded, trailing_fields
 from penstock.wire.head import Head, HttpError
 from penstock.wire.nghttp2 import CData, ffi, unpack
@@ -41,35 +42,60 @@ _GRPC_HEAD, _GRPC_HEAD_COUNT, _keep_head = nghttp2.fields([(b":status", b"200"),
 _OK_TRAILERS, _OK_COUNT, _keep_ok = nghttp2.fields([(b"grpc-status", b"0")])
 
 
-class Stream:
-    """What both kinds have: the bytes that wait to be sent, and the time that the client has taken."""
+class StreamHead:
+    """The head of a stream, worked out once for all that have the same: clients send the same again and again.
 
-    __slots__ = (
-        "connection",
-        "has_ended",
-        "id",
-        "is_whole",
-        "last_progress",
-        "received_bytes",
-        "trailers",
-        "unsent",
-        "unsent_bytes",
-    )
+    For a call of gRPC: its method and time-out, or why it cannot be called.
+    """
+
+    __slots__ = ("error", "fields", "is_grpc", "method", "path", "request_id", "timeout_ns")
+
+    def __init__(self, fields: Mapping[bytes, bytes], methods: Methods) -> None:
+        self.fields = fields
+        self.is_grpc = fields.get(b"content-type", b"").startswith(b"application/grpc")
+        self.path = fields.get(b":path", b"").decode("latin-1")
+        self.request_id = fields.get(b"x-request-id", b"")
+        self.timeout_ns = 0
+        self.error: PenstockError | None = None
+        self.method = methods.get(self.path) if self.is_grpc else None
+        if self.is_grpc:
+            try:
+                self._check()
+            except PenstockError as error:
+                self.error = error
+
+    def _check(self) -> None:
+        if self.method is None:
+            raise Unimplemented(f"There is no method {self.path} here.")
+        encoding = self.fields.get(b"grpc-encoding", b"identity")
+        if encoding not in (b"identity", b"gzip"):
+            raise Unimplemented(f"grpc-encoding {encoding.decode('latin-1')[:40]} is not understood; gzip is.")
+        timeout = self.fields.get(b"grpc-timeout")
+        if timeout is not None:
+            self.timeout_ns = parse_timeout(timeout)
+
+
+class Stream:
+    """What both kinds have: the bytes that wait to be sent, and the time that the client has taken.
+
+    Most streams live for a millisecond and need few of these, so the values they begin with are the class's.
+    """
+
+    unsent_bytes = 0
+    has_ended = False
+    trailers: list[tuple[bytes, bytes]] | None = None
+    is_whole = False
+    received_bytes = 0
 
     def __init__(self, connection: Http2Connection, stream_id: int) -> None:
         self.connection = connection
         self.id = stream_id
-        self.unsent: deque[Buffer] = deque()
-        self.unsent_bytes = 0
-        self.has_ended = False
-        self.trailers: list[tuple[bytes, bytes]] | None = None
-        self.is_whole = False
-        self.received_bytes = 0
-        self.last_progress = time.monotonic()
+        self.unsent: list[Buffer] = []
+        self.last_progress = connection.last_progress
 
     # From the client
 
-    def begin(self, head: dict[bytes, bytes]) -> None:
+    def begin(self, head: StreamHead) -> None:
         """The head is there."""
         raise NotImplementedError
 
@@ -117,7 +143,7 @@ class Stream:
                 self.unsent[0] = view[size:]
                 view = view[:size]
             else:
-                self.unsent.popleft()
+                del self.unsent[0]
             taken.append(view)
             size -= len(view)
         self.drained()
@@ -161,9 +187,8 @@ class Stream:
 class HttpStream(Stream):
     """A request of HTTP. Its answer is what HTTP/1.1 would have given."""
 
-    __slots__ = ("_first_byte_ns", "_head", "_parts", "_request")
-
-    def begin(self, head: dict[bytes, bytes]) -> None:
+    def begin(self, stream_head: StreamHead) -> None:
+        head = dict(stream_head.fields)
         self._first_byte_ns = time.monotonic_ns()
         self._request: Request | None = None
         self._parts: list[bytes] = []
@@ -184,7 +209,7 @@ class HttpStream(Stream):
     def received(self, data: CData, size: int) -> None:
         if self._request is not None:
             return
-        self.last_progress = time.monotonic()
+        self.last_progress = self.connection.last_progress
         self.received_bytes += size
         limit = self.connection.server.limits.max_body_bytes
         if self.received_bytes > limit:
@@ -243,48 +268,29 @@ def _too_large(size: int, limit: int) -> HttpError:
 class GrpcStream(Stream):
     """A call of gRPC."""
 
-    __slots__ = (
-        "_buffer",
-        "_call",
-        "_deadline_ns",
-        "_first_byte_ns",
-        "_has_head",
-        "_head",
-        "_held_bytes",
-        "_method",
-        "_needed_bytes",
-        "_parts",
-        "_unanswered",
-        "_waiting",
-    )
+    _call: GrpcCall | None = None
+    _deadline_ns = 0
+    _has_head = False
+    _held_bytes = _unanswered = 0
+    _method: Method | None = None
+    _needed_bytes = _PREFIX_BYTES
+    #: A message that came in one piece, or a large one as it comes; `_parts` are the pieces of others.
+    _whole: bytes | None = None
+    _buffer: memoryview | None = None
+    #: Messages of a stream that the app may not have yet.
+    _waiting: deque[Buffer] | None = None
 
-    def begin(self, head: dict[bytes, bytes]) -> None:
+    def begin(self, head: StreamHead) -> None:
         self._head = head
         self._first_byte_ns = time.monotonic_ns()
-        self._deadline_ns = 0
         self._parts: list[bytes] = []
-        self._buffer: memoryview | None = None
-        self._has_head = False
-        self._needed_bytes = _PREFIX_BYTES
-        self._call: GrpcCall | None = None
-        self._method: Method | None = None
-        self._unanswered = self._held_bytes = 0
-        self._waiting: deque[Buffer] | None = None
-        path = head.get(b":path", b"").decode("latin-1")
-        try:
-            method = self.connection.server.methods.get(path)
-            if method is None:
-                raise Unimplemented(f"There is no method {path} here.")
-            encoding = head.get(b"grpc-encoding", b"identity")
-            if encoding not in (b"identity", b"gzip"):
-                raise Unimplemented(f"grpc-encoding {encoding.decode('latin-1')[:40]} is not understood; gzip is.")
-            timeout = head.get(b"grpc-timeout")
-            if timeout is not None:
-                self._deadline_ns = self._first_byte_ns + parse_timeout(timeout)
-        except PenstockError as error:
-            self._fail(error)
+        if head.error is not None:
+            self._fail(head.error)
             return
-        self._method = method
+        if head.timeout_ns:
+            self._deadline_ns = self._first_byte_ns + head.timeout_ns
+        method = self._method = head.method
+        assert method is not None
         if method.kind is Kind.BIDIRECTIONAL:
             self._waiting = deque()
             self._start(b"")
@@ -292,10 +298,9 @@ class GrpcStream(Stream):
     # The request
 
     def received(self, data: CData, size: int) -> None:
-        self.last_progress = time.monotonic()
+        self.last_progress = self.connection.last_progress
         if self._call is not None and self._waiting is None:
-            return  # refused, or more than the one message
-        limit = self.connection.server.limits.max_message_bytes
+            return  # refused
         buffer = self._buffer
         if buffer is not None:
             end = self.received_bytes + size
@@ -304,13 +309,20 @@ class GrpcStream(Stream):
                 self.received_bytes = end
             else:
                 self._fail(InvalidArgument("The message is longer than its prefix says."))
-        else:
-            self._parts.append(unpack(data, size))
-            self.received_bytes += size
-            if self._waiting is None and self.received_bytes >= _PREFIX_BYTES:
+            return
+        piece = unpack(data, size)
+        if not self.received_bytes and size == _PREFIX_BYTES + int.from_bytes(piece[1:_PREFIX_BYTES], "big"):
+            self._whole = piece
+        self._parts.append(piece)
+        self.received_bytes += size
+        limit = self.connection.server.limits.max_message_bytes
+        if self._waiting is not None:
+            if self.received_bytes >= self._needed_bytes:
+                self._take_messages(limit)
+        elif self._whole is None or len(self._parts) > 1:
+            self._whole = None
+            if self.received_bytes >= _PREFIX_BYTES:
                 self._expect(limit)
-        if self._waiting is not None and self.received_bytes >= self._needed_bytes:
-            self._take_messages(limit)
 
     def _expect(self, limit: int) -> None:
         """Makes room for a large message once its length is known."""
@@ -381,6 +393,8 @@ class GrpcStream(Stream):
             if self._parts and self._call is not None:
                 self._call.fail(InvalidArgument("The stream ends within a message."))
             self._deliver()
+        elif self._call is None and self._whole is not None:
+            self._start(self._whole)
         elif self._call is None:
             whole: Buffer = self._buffer if self._buffer is not None else b"".join(self._parts)
             self._buffer, self._parts = None, []
@@ -394,8 +408,8 @@ class GrpcStream(Stream):
     def _message(self, whole: Buffer) -> Buffer:
         """A message without its prefix, decompressed."""
         if whole[0] == 0:
-            return memoryview(whole)[_PREFIX_BYTES:]
-        if whole[0] != 1 or self._head.get(b"grpc-encoding", b"identity") != b"gzip":
+            return whole[_PREFIX_BYTES:] if len(whole) <= COPIED_BYTES else memoryview(whole)[_PREFIX_BYTES:]
+        if whole[0] != 1 or self._head.fields.get(b"grpc-encoding", b"identity") != b"gzip":
             raise InvalidArgument("The message is marked as compressed, and no grpc-encoding says how.")
         limit = self.connection.server.limits.max_message_bytes
         try:
@@ -407,22 +421,16 @@ class GrpcStream(Stream):
 
     def _start(self, whole: Buffer) -> None:
         """Hands the call to its method."""
-        server, head, method = self.connection.server, self._head, self._method
+        head, method = self._head, self._method
         assert method is not None
         try:
             message = self._message(whole) if whole else b""
         except PenstockError as error:
             self._fail(error)
             return
+        request_id = head.request_id or self.connection.server.next_id()
         call = self._call = GrpcCall(
-            self,
-            head[b":path"].decode("latin-1"),
-            head,
-            message,
-            deadline_ns=self._deadline_ns,
-            first_byte_ns=self._first_byte_ns,
-            request_id=head.get(b"x-request-id") or server.next_id(),
-            stream_id=self.id,
+            self, head.path, head.fields, message, self._deadline_ns, self._first_byte_ns, request_id, self.id
         )
         try:
             method.handler(call)
@@ -437,7 +445,6 @@ class GrpcStream(Stream):
             self.connection.loop.call_soon(self._deliver)
 
     def closed(self) -> None:
-        self._parts, self._buffer = [], None
         call = self._call
         if call is not None and not call.is_over:
             on_cancel = call.on_cancel
@@ -458,7 +465,7 @@ class GrpcStream(Stream):
         """Ends a call that has not begun."""
         self._parts, self._buffer = [], None
         if self._call is None:
-            self._call = GrpcCall(self, "", {}, b"", deadline_ns=0, first_byte_ns=0, request_id=b"", stream_id=self.id)
+            self._call = GrpcCall(self, "", {}, b"", 0, 0, b"", self.id)
         self._call.fail(error)
 
     def send(self, call: GrpcCall, message: tuple[Buffer, ...]) -> None:
@@ -499,9 +506,11 @@ class GrpcStream(Stream):
         self.connection.submit(self, fields, count, has_body=False)
 
     def _queue_message(self, message: tuple[Buffer, ...]) -> None:
-        size = sum(map(len, message))
-        prefix = size.to_bytes(_PREFIX_BYTES, "big")  # its first byte, 0, says that the message is not compressed
-        self.queue((b"".join((prefix, *message)),) if size <= COPIED_BYTES else (prefix, *message))
+        # The first byte of the prefix, 0, says that the message is not compressed.
+        if len(message) == 1 and len(message[0]) <= COPIED_BYTES:
+            self.queue((len(message[0]).to_bytes(_PREFIX_BYTES, "big") + message[0],))
+        else:
+            self.queue((sum(map(len, message)).to_bytes(_PREFIX_BYTES, "big"), *message))
 
     def _send_queued(self) -> None:
         if self._has_head:
