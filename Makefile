@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TENSORFLOW ?= tensorflow-cpu
+# TensorFlow Serving's stubs, for tests. What they depend on is a second TensorFlow, so pip is not asked to install that.
+TFS_STUBS := tensorflow-serving-api
 PORT ?= 8080
 STAMP := $(VENV)/.installed
 
@@ -49,8 +51,9 @@ protos: $(STAMP)
 clean:
 	rm -rf $(VENV) .cache dist build
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml Makefile
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable ".[dev]" $(TENSORFLOW)
+	$(BIN)/python -m pip install --quiet --no-deps $(TFS_STUBS)
 	touch $(STAMP)

@@ -58,7 +58,7 @@ def client_ms(port: int, count: int) -> float:
 def predictor(port: int) -> Callable[[], object]:
     """A call with the stubs, on a connection that is kept."""
     import grpc
-    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc  # type: ignore[import-untyped]
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
     stub = prediction_service_pb2_grpc.PredictionServiceStub(grpc.insecure_channel(f"127.0.0.1:{port}"))
     request = predict_pb2.PredictRequest()

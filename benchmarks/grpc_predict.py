@@ -68,7 +68,7 @@ def require_gateways(server: Running) -> None:
 
 def visit(server: Running, call: messages.Call, body: Path, expected: messages.Floats, plan: Plan) -> Sample:
     """One life of one server: its answers checked before and after, and what a call costs its processes."""
-    url = server.launch.url.removesuffix("/") + call.method
+    url = server.launch.at(call.method)
     size = calls.check(server, call, expected, TOLERANCE)
     calls.drive(url, body, size, CONNECTIONS, STREAMS, plan.warm_up_s)
     before = server.cpu_s()

@@ -80,7 +80,7 @@ def triton_rate(triton: Contender, launch: GrpcLauncher, plan: Plan) -> float:
 
 def grpc_rate(server: Running, call: messages.Call, expected: messages.Floats, plan: Plan) -> float:
     """Calls per second. Raises ServerFailedError where one failed."""
-    url = server.launch.url.removesuffix("/") + call.method
+    url = server.launch.at(call.method)
     with tempfile.TemporaryDirectory() as folder:
         body = call.write(Path(folder) / "call")
         size = calls.check(server, call, expected, TOLERANCE)
@@ -94,7 +94,7 @@ def http_rate(server: Running, x: messages.Floats, expected: messages.Floats, pl
     """Requests per second over HTTP/1.1. Raises ServerFailedError where one failed."""
     body, head_bytes = messages.infer_body(x)
     field = f"Inference-Header-Content-Length:{head_bytes}"
-    url = f"http://127.0.0.1:{server.launch.port}{HTTP_PATH}"
+    url = server.launch.at(HTTP_PATH)
     with tempfile.NamedTemporaryFile() as file:
         file.write(body)
         file.flush()

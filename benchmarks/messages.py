@@ -95,4 +95,4 @@ def body_array(answer: bytes) -> Floats:
     described, end = json.JSONDecoder().raw_decode(answer.decode("latin-1"))
     (output,) = described["outputs"]
     found: Floats = np.frombuffer(answer, np.float32, offset=end)
-    return found.reshape(output["shape"])
+    return found.reshape(tuple(output["shape"]))

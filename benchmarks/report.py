@@ -1,7 +1,7 @@
 """`python -m benchmarks.report RESULTS.json`: the figures of a run as docs/performance.md and docs/performance.svg.
 
-Computes nothing that is not in the JSON file but medians and ratios. A profile that was made by hand,
-benchmarks/profile.md, is put into its marked place as it is.
+Computes nothing that is not in the JSON file but medians and ratios. The profiles that `python -m benchmarks.profile` made,
+benchmarks/profile.md and benchmarks/profile_grpc.md, are put into their marked place as they are.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks.machine import ROOT
 from benchmarks.results import Results, Summary, read
 from benchmarks.servers import GRPC_CONTENDERS, PEER_CONTENDERS, PENSTOCK, Contender
 
-PROFILE = Path(__file__).with_name("profile.md")
+PROFILES = (Path(__file__).with_name("profile.md"), Path(__file__).with_name("profile_grpc.md"))
 CONTENDERS = (PENSTOCK, *PEER_CONTENDERS, *GRPC_CONTENDERS)
 OUR_PARTS = ("penstock", "tensorflow", "tensorflow-cpu", "numpy", "uvloop", "httptools", "pysimdjson", "orjson")
 NONE = "–"
@@ -49,7 +49,7 @@ def page(results: Results, profile: str | None) -> str:
         "## Repeat it",
         repetition(results),
         "## Where the time goes",
-        "<!-- profile: benchmarks/profile.md, made by hand, is put in here as it is -->",
+        "<!-- benchmarks/profile.md and benchmarks/profile_grpc.md are put in here as they are -->",
     ]
     if profile is not None:
         blocks.append(profile.strip())
@@ -289,7 +289,7 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", metavar="DIR", help="where to write (default: docs)")
     options = parser.parse_args()
     results = read(options.results)
-    profile = PROFILE.read_text() if PROFILE.exists() else None
+    profile = "\n\n".join(file.read_text().strip() for file in PROFILES if file.exists()) or None
     options.docs.mkdir(parents=True, exist_ok=True)
     (options.docs / "performance.md").write_text(page(results, profile))
     (options.docs / "performance.svg").write_text(chart(results))

@@ -41,6 +41,7 @@ from benchmarks import (
 )
 from benchmarks.results import Results, summarize
 from benchmarks.servers import (
+    GATEWAYS,
     GRPC_CONTENDERS,
     PEER_CONTENDERS,
     PENSTOCK,
@@ -109,7 +110,7 @@ def measure(options: argparse.Namespace) -> Results:
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         commit=machine.commit(),
         machine=before,
-        settings={"rounds": plan.rounds, "seconds": plan.seconds, "warm_up_s": plan.warm_up_s},
+        settings={"rounds": plan.rounds, "seconds": plan.seconds, "warm_up_s": plan.warm_up_s, "gateways": GATEWAYS},
         versions={
             "penstock": environments.versions(Path(sys.executable)),
             **{peer: environments.versions(python) for peer, python in pythons.items()},

@@ -70,15 +70,15 @@ PEER_CONTENDERS = (
         frozenset(models.KERAS) | {"multitask"},
     ),
 )
-# As many processes as we have gateways, where those are several; else two, for information.
+# As many as our server has when no option says how many.
 GATEWAYS = (len(os.sched_getaffinity(0)) + 1) // 2 if hasattr(os, "sched_getaffinity") else ((os.cpu_count() or 1) + 1) // 2
 MANY = max(2, GATEWAYS)
 GRPC_CONTENDERS = (
     Contender("grpcio_aio", "grpcio", "`grpc.aio`, one process, `penstock.load` of this commit, no batching", frozenset()),
     Contender(
         "grpcio_aio_many",
-        f"grpcio, {MANY} processes",
-        f"the same in {MANY} processes, which share the port by SO_REUSEPORT",
+        "grpcio, several processes",
+        "the same in two processes, or as many as we have gateways where those are more; they share the port (SO_REUSEPORT)",
         frozenset(),
         "grpcio_aio",
     ),
@@ -99,7 +99,11 @@ class Launch:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}{self.path}"
+        return self.at(self.path)
+
+    def at(self, path: str) -> str:
+        """Another address of the same server."""
+        return f"http://127.0.0.1:{self.port}{path}"
 
 
 class ServerFailedError(Exception):

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.results import Results, Summary, summarize
-from benchmarks.servers import GATEWAYS
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,8 @@ NOTES = {
     "grpc-large": "Memory: of all our processes, what they share counted once (PSS), every 10 ms, over what it was before; "
     "seconds: from the client's message to the answer's there.",
     "grpc-neighbours": "2 connections with 500 calls a second each; the perceptron's process, the gateway and h2load have a core "
-    "to themselves. Each kind of disturbance has undisturbed measurements of its own, in turn. Memory: the growth of the "
-    "gateway's unique memory (USS) while they are there.",
+    "to themselves. Each kind of disturbance has undisturbed measurements of its own, in turn. Memory: the gateway's "
+    "unique memory (USS) while they are there, over what it was before any of them.",
 }
 # Clients that misbehave, by the beginning of their figures' names.
 DISTURBANCES = {
@@ -146,7 +145,7 @@ FIGURES: dict[str, dict[str, str]] = {
             "undisturbed_p99_ms": "p99 undisturbed, ms",
             "p99_ms": "p99, ms",
             "max_ms": "slowest, ms",
-            "mb": "growth of the gateway, MB",
+            "mb": "growth of the gateway since it started, MB",
             "streams": "streams opened and reset",
             "connections": "connections that they took, as the server ends those that overdo it",
         }.items()
@@ -187,6 +186,7 @@ class Bar:
 def bars(results: Results) -> list[Bar]:
     """Every requirement of the project, in the order of its table."""
     titles = {load.name: load.title for load in (*LOADS, *GRPC_LOADS)} | OTHERS
+    gateways = results.settings.get("gateways", 1)
     found = [
         _ratio(results, "perceptron-64", "mosec", 2.5),
         _ratio(results, "perceptron-64", "fastapi", 8.0),
@@ -213,7 +213,7 @@ def bars(results: Results) -> list[Bar]:
         _ratio(results, "multitask-8", "flask_keras", 10.0),
         _quotient(results, "jpeg", ("served_ms", "keras_ms"), "p50 against `predict` on decoded pixels", 1.0, operator.lt),
         _ratio(results, "grpc-predict", "grpcio_aio", 6.0),
-        _ratio(results, "grpc-predict", "grpcio_aio" if GATEWAYS == 1 else "grpcio_aio_many", 3.0, _as_many_processes()),
+        _ratio(results, "grpc-predict", "grpcio_aio" if gateways == 1 else "grpcio_aio_many", 3.0, _as_many(gateways)),
         _quotient(results, "grpc-latency", ("served_ms", "peer_ms"), "p50 against grpcio's server", 0.5, operator.le),
         *(
             _quotient(results, "image", (f"{way}_rate", "engine_rate"), f"{text} against the engine alone", 0.9, operator.ge)
@@ -264,8 +264,8 @@ def _pair(results: Results, work: str, peer: str) -> tuple[Summary, Summary] | N
     return ours, theirs
 
 
-def _as_many_processes() -> str:
-    count = "one process, as we have one gateway" if GATEWAYS == 1 else f"{GATEWAYS} processes, as many as we have gateways"
+def _as_many(gateways: int) -> str:
+    count = "one process, as we have one gateway" if gateways == 1 else f"{gateways} processes, as many as we have gateways"
     return f"requests per second against grpcio_aio with {count}"
 
 

@@ -1,7 +1,7 @@
 """Compiles the .proto files of the package into the descriptor sets that it loads.
 
-Run it after a change to one of them: `python tools/generate_protos.py [FOLDER]` (needs grpcio-tools). What it writes is checked in,
-because a descriptor set, unlike generated Python code, loads with every version of protobuf.
+Run it after a change to one of them: `python tools/generate_protos.py [FOLDER]` (needs grpcio-tools). What it writes is checked
+in, because a descriptor set, unlike generated Python code, loads with every version of protobuf.
 """
 
 from __future__ import annotations

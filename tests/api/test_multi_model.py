@@ -45,6 +45,9 @@ class _Administration:
     def want(self, model: str, answer: Answer) -> None:
         raise AssertionError("the platform loads models itself")
 
+    def reload_config(self, config: bytes, answer: Answer) -> None:
+        raise AssertionError("the platform knows no config files")
+
 
 class _Client:
     """Sends requests to a MultiModel and keeps the answers; `model` is what models answer with."""

@@ -75,6 +75,9 @@ class _Store:
     def unload(self, model: str, answer: Answer) -> None:
         raise AssertionError("a client of the runtime unloads nothing")
 
+    def reload_config(self, config: bytes, answer: Answer) -> None:
+        raise AssertionError("a client of the runtime knows no config files")
+
     def want(self, model: str, answer: Answer) -> None:
         self.wanted.append((model, answer))
         if model not in self.names:

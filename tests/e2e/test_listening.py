@@ -93,7 +93,7 @@ def test_tls_carries_http_1_and_2_and_refuses_the_clear(models: Path) -> None:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_curl_speaks_http_2_over_tls(models: Path) -> None:
     with Server(models / "half_plus_two", "--tls-cert", _CERT, "--tls-key", _KEY) as server:
-        command = [
+        command: list[str | Path] = [
             "curl",
             "-s",
             "--http2",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -190,6 +191,16 @@ def test_a_server_that_is_told_to_stop_answers_what_it_has(models: Path, number:
             response = answer.result(30)
         assert response.json() == {"predictions": [1500]}
         server.assert_ends()
+
+
+def test_a_signal_to_the_whole_group_of_processes_is_no_other_stop(models: Path) -> None:
+    with Server(models / "slow", "--gateways", "1") as server:
+        with _under_way(server, "slow", {"instances": [1500]}) as answer:
+            os.killpg(server.process.pid, signal.SIGTERM)
+            response = answer.result(30)
+        assert response.json() == {"predictions": [1500]}
+        server.assert_ends()
+        assert "started again" not in server.log
 
 
 def test_a_server_that_stops_takes_no_new_connection(models: Path) -> None:

@@ -22,7 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 tf = pytest.importorskip("tensorflow")
 pytest.importorskip("tensorflow_serving.apis.predict_pb2")
 
-from tensorflow_serving.apis import (  # type: ignore[import-untyped]  # noqa: E402
+from tensorflow_serving.apis import (  # noqa: E402
     classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import mmap
 import os
 import shutil
 import subprocess
@@ -157,6 +158,22 @@ def test_an_op_library_that_cannot_be_loaded_is_named(tensorflow: TensorFlowEngi
 def test_a_model_runs_with_any_threads(tensorflow: TensorFlowEngine, exports: Path, options: EngineOptions) -> None:
     model = tensorflow.load(exports / "arithmetic", options)
     np.testing.assert_array_equal(model.run("half_plus_two", {"x": X})["y"], X / 2 + 2)
+    model.close()
+
+
+@pytest.mark.parametrize("offset", [0, 1], ids=["aligned", "not aligned"])
+def test_inputs_that_are_lent_are_read_where_they_lie(tensorflow: TensorFlowEngine, exports: Path, offset: int) -> None:
+    model = tensorflow.load(exports / "arithmetic", EngineOptions(borrows_inputs=True))
+    memory = mmap.mmap(-1, 1 << 20)
+    x = np.frombuffer(memory, np.float32, 100_000, offset * 4)
+    for factor in (1, 2):
+        x[:] = np.arange(100_000) * factor
+        y = model.run("half_plus_two", {"x": x})["y"]
+        np.testing.assert_array_equal(y, x / 2 + 2)
+        many = x[:90_000].reshape(300, 300)
+        np.testing.assert_array_equal(
+            model.run("many", {"a": many, "b": many[:, ::-1][:, ::-1]}, ("difference",))["difference"], 0
+        )
     model.close()
 
 

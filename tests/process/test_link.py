@@ -181,6 +181,24 @@ def test_the_end_of_the_host_gives_its_calls_back_to_be_tried_alone() -> None:
     _run(scenario)
 
 
+def test_a_large_input_is_kept_where_it_was_sent_from_until_it_is_answered_by_another_host() -> None:
+    async def scenario() -> None:
+        bench, other = _Bench(), _Bench()
+        call = bench.submit(*range(1000), columns=100)
+        sent = call.inputs[0]
+        await bench.runs()
+        assert call.inputs[0] is not sent
+        bench.host.close()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert bench.gateway_arena.used_blocks == 1
+        call.servable.attach(other.link)
+        (run,) = await other.runs()
+        np.testing.assert_array_equal(unpack(run.inputs[0], other.host_reads), sent)
+
+    _run(scenario)
+
+
 @pytest.mark.parametrize(
     "part",
     [

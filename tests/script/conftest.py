@@ -18,7 +18,7 @@ from penstock.script.folder import find_script
 from penstock.script.script import Invocation, Place, Script
 from penstock.tensors import Array
 
-PLACE = Place("http://127.0.0.1:8080", "9000", "half", 60.0)
+PLACE = Place("http://127.0.0.1:8080", "9000", "127.0.0.1:9000", "half", 60.0)
 
 
 def invocation(

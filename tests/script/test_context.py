@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -79,33 +81,43 @@ def test_there_is_a_deadline_and_a_request_id_beside_the_fields() -> None:
 
 
 def test_a_channel_is_made_when_it_is_asked_for_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[str] = []
+    made: list[tuple[str, dict[str, int]]] = []
 
     class FakeGrpc:
         @staticmethod
-        def insecure_channel(target: str) -> list[str]:
-            made.append(target)
+        def insecure_channel(target: str, options: Sequence[tuple[str, int]]) -> object:
+            made.append((target, dict(options)))
             return made
 
     monkeypatch.setattr(importlib, "import_module", lambda _: FakeGrpc)
-    context = dataclasses.replace(make(), open_channel=partial(grpc_channel, "65001"))
+    context = dataclasses.replace(make(), open_channel=partial(grpc_channel, "127.0.0.1:65001"))
     assert "channel" not in repr(context)
     assert made == []
     assert context.channel is context[5]
-    assert made == ["127.0.0.1:65001"]
+    ((target, options),) = made
+    assert target == "127.0.0.1:65001"
+    assert options["grpc.max_receive_message_length"] == options["grpc.max_send_message_length"] == -1
 
 
 def test_a_real_channel_is_grpcs_own() -> None:
     grpc = pytest.importorskip("grpc")
-    channel = grpc_channel("65002")
+    channel = grpc_channel("127.0.0.1:65002")
     assert isinstance(channel, grpc.Channel)
     channel.close()
 
 
-def test_there_is_no_channel_without_grpcio_or_without_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_grpcio_or_without_grpc_the_use_of_the_channel_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(name: str) -> Any:
         raise ImportError(name)
 
     monkeypatch.setattr(importlib, "import_module", refuse)
-    assert grpc_channel("65003") is None
-    assert grpc_channel("") is None
+    for target, text in (
+        ("127.0.0.1:65003", "without grpcio: name grpcio in the script's requirements.txt"),
+        ("", "--unix-socket"),
+    ):
+        context = dataclasses.replace(make(), open_channel=partial(grpc_channel, target))
+        assert not context.channel
+        assert list(context)[5] is context._asdict()["channel"]
+        assert copy.copy(context.channel) is not None
+        with pytest.raises(RuntimeError, match=text):
+            context.channel.unary_unary("/m")

@@ -46,6 +46,8 @@ class Asked(Protocol[A_contra]):
     @property
     def is_cancellable(self) -> bool: ...
 
+    def forget_body(self) -> None: ...
+
     def answer(self, answer: A_contra, /) -> None: ...
 
 
@@ -165,8 +167,9 @@ class _Ending:
     fail: Callable[[PenstockError], None]
 
     def begin(self) -> None:
-        """Counts the request as under way; a client that may give up can end it from here on."""
+        """Counts the request as under way; its body has been read. A client that may give up can end it from here on."""
         self._recorder.in_flight += 1
+        self._request.forget_body()
         if self._request.is_cancellable:
             self._request.on_cancel = self._cancelled
 

@@ -29,6 +29,9 @@ class StreamedRequest:
         self.id = b""
         self.on_cancel: Callable[[], None] | None = None
 
+    def forget_body(self) -> None:
+        self.message = b""
+
     def answer(self, reply: Reply) -> None:
         self._stream.answered(self, reply)
 

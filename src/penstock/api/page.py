@@ -70,7 +70,7 @@ def _row(direction: str, spec: TensorSpec) -> str:
     )
 
 
-def curl(model: str, signature: Signature, host: str) -> str:
+def curl(model: str, signature: Signature, host: str, scheme: str = "http") -> str:
     """A command that works, from the signature; where the body would be long, it is left to a file."""
     body = example_body(signature)
-    return f"curl -d {'@request.json' if body is None else shlex.quote(body)} http://{host}/v1/models/{model}:predict"
+    return f"curl -d {'@request.json' if body is None else shlex.quote(body)} {scheme}://{host}/v1/models/{model}:predict"

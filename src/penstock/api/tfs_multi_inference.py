@@ -75,6 +75,9 @@ class _Asked:
         self.on_cancel: Callable[[], None] | None = None
         self._answered = answered
 
+    def forget_body(self) -> None:
+        """It is the whole call's, and the other tasks may need it still."""
+
     def answer(self, reply: Reply) -> None:
         self._answered(reply)
 

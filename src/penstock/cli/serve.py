@@ -183,4 +183,4 @@ def _announce(options: ServeOptions, host: str, port: int, versions: Sequence[Ve
         return
     click.echo(f"penstock: ready on {scheme}://{address}")
     if first is not None and signature is not None:
-        click.echo(f"try: {curl(first.model, signature, address)}")
+        click.echo(f"try: {curl(first.model, signature, address, scheme)}")

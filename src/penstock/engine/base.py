@@ -17,6 +17,8 @@ class EngineOptions:
     `intra_op` and `inter_op` are threads (0: the engine's own choice, inter_op 0: in the calling thread). `config` is a
     serialized ConfigProto that these options are laid over. `op_libraries` are shared objects with custom ops. `gpu` are the
     numbers of the GPUs it may see ("": all), `gpu_memory_fraction` what it may take of the memory of each (0: all).
+    `borrows_inputs` says that the caller leaves inputs as they are until it has done with the outputs, which may then be the same
+    memory; only for graphs that keep nothing of what they are given.
     """
 
     tags: tuple[str, ...] = ("serve",)
@@ -26,6 +28,7 @@ class EngineOptions:
     op_libraries: tuple[str, ...] = ()
     gpu: str = ""
     gpu_memory_fraction: float = 0.0
+    borrows_inputs: bool = False
 
 
 class EngineModel(Protocol):

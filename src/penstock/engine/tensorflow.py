@@ -78,7 +78,7 @@ class TensorFlowModel:
 
     def __init__(self, library: Library, path: Path, options: EngineOptions) -> None:
         self._library = library
-        self._tensors = Tensors(library)
+        self._tensors = Tensors(library, borrows=options.borrows_inputs)
         self._session_run = library.core.TF_SessionRun
         self._run_options = _Buffer(run_options(CALLERS_THREAD if options.inter_op == 0 else SESSION_POOL))
         self._graph: CData = ffi.gc(library.core.TF_NewGraph(), library.core.TF_DeleteGraph)

@@ -42,6 +42,8 @@ ffi.cdef(
     void TF_DeleteBuffer(TF_Buffer*);
 
     TF_Tensor* TF_AllocateTensor(int dtype, const int64_t* dims, int num_dims, size_t bytes);
+    typedef void (*deallocator)(void* data, size_t bytes, void* argument);
+    TF_Tensor* TF_NewTensor(int dtype, const int64_t* dims, int num_dims, void* data, size_t bytes, deallocator, void*);
     void TF_DeleteTensor(TF_Tensor*);
     int TF_NumDims(const TF_Tensor*);
     int64_t TF_Dim(const TF_Tensor*, int index);

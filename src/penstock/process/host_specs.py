@@ -10,20 +10,21 @@ from pathlib import Path
 from penstock.config import ServeOptions, cache_folder
 from penstock.models.version import Version
 from penstock.process.messages import BatchingSpec, HostSpec, ScriptSpec
+from penstock.wire import http2
 
 #: Folders above a version in which its `code` folder is looked for.
 _LEVELS = 4
 
 
 class HostSpecs:
-    """Makes them. `rest_url` is where scripts find this server, `memory_bytes` what one host may allocate at the most."""
+    """Makes them. `port` is the first that the server listens on, `memory_bytes` what one host may allocate at the most."""
 
-    def __init__(self, options: ServeOptions, session_config: bytes, rest_url: str, port: int, memory_bytes: int) -> None:
+    def __init__(self, options: ServeOptions, session_config: bytes, port: int, memory_bytes: int) -> None:
         """Raises UsageError for options that cannot be meant."""
         self._options = options
         self._session_config = session_config
-        self._rest_url = rest_url
-        self._port = port
+        self._rest_url = rest_url(options, port)
+        self._grpc_port, self._grpc_target = grpc_place(options, port, has_http2=http2.is_there())
         self._memory_bytes = memory_bytes
         self._cores = sorted(os.sched_getaffinity(0)) if options.pin_cores and hasattr(os, "sched_getaffinity") else []
         self._batching = batching_spec(options)
@@ -57,13 +58,37 @@ class HostSpecs:
                 options.script or None,
                 str(cache_folder()),
                 self._rest_url,
-                self._port,
+                str(self._grpc_port or ""),
+                self._grpc_target,
                 options.request_timeout_s,
                 options.script_threads,
                 options.reload,
             ),
             options.prefer_tflite,
         )
+
+
+def rest_url(options: ServeOptions, port: int) -> str:
+    """Where a script finds this server's REST API."""
+    scheme = "https" if options.tls_cert and not options.tls_grpc_only else "http"
+    return f"{scheme}://{_own_address(options.host)}:{port}"
+
+
+def grpc_place(options: ServeOptions, port: int, *, has_http2: bool) -> tuple[int, str]:
+    """The port that speaks gRPC, 0 where none does; and where a script may speak it in the clear, as grpcio writes addresses,
+    empty where it may not. Without HTTP/2 of our own it is grpcio that answers, on its port alone."""
+    if has_http2 and options.unix_socket:
+        return port, f"unix:{os.path.abspath(options.unix_socket)}"
+    if not has_http2:
+        port = options.grpc_port
+    is_secure = bool(options.tls_cert) and not (has_http2 and options.tls_grpc_only)
+    return port, f"{_own_address(options.host)}:{port}" if port and not is_secure else ""
+
+
+def _own_address(host: str) -> str:
+    """Where this machine reaches what listens on `host`."""
+    address = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host
+    return f"[{address}]" if ":" in address else address
 
 
 def batching_spec(options: ServeOptions) -> BatchingSpec:

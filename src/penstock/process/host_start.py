@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from setproctitle import setproctitle
@@ -36,11 +37,15 @@ _STACK_BYTES = 8 << 20
 _OTHER_THREADS = 8
 
 
+def _leave_it_to_the_supervisor(_number: int, _frame: object) -> None:
+    """It ends the host when the requests under way are answered."""
+
+
 def run_host(engine: Engine, spec: HostSpec, control: socket.socket, lifeline: int) -> None:
     """Runs until the supervisor ends it. Memory that does not suffice is its own failure."""
     setproctitle(f"penstock: host {spec.model}/{spec.version}" + (f" #{spec.instance}" if spec.instance else ""))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a group of processes gets them whole; programs that a script starts do not
+        signal.signal(number, _leave_it_to_the_supervisor)
     end_with_supervisor(lifeline)
     _confine(spec)
     frames = FrameSocket(control)
@@ -88,7 +93,9 @@ def _open(engine: Engine, spec: HostSpec, path: Path) -> tuple[EngineModel, bool
         lite = LiteRtEngine().load(path, _engine_options(spec))
         return lite, lite.is_stateful
     is_stateful = read_saved_model(path, spec.tags).is_stateful
-    return engine.load(path, _engine_options(spec)), is_stateful
+    # What has come through shared memory stays there until it is answered; a script may keep what it gives.
+    borrows = not is_stateful and script_folder(spec) is None
+    return engine.load(path, replace(_engine_options(spec), borrows_inputs=borrows)), is_stateful
 
 
 def _policy(spec: BatchingSpec, path: Path) -> BatchPolicy:

@@ -21,7 +21,7 @@ from penstock.process.messages import Answer, Invoke, Invoked, Part, Run, ToHost
 from penstock.process.tensor_frames import INLINE_BYTES, pack, unpack
 from penstock.serving.call import WHOLE, Call, Results, ScriptCall
 from penstock.serving.routes import Servable
-from penstock.tensors import Array
+from penstock.tensors import STRING_NUMBER, Array
 
 #: How long after the time of a request a host may be silent before it is taken for hung.
 _SILENCE_S = 2.0
@@ -201,7 +201,7 @@ class HostLink:
         return parts
 
     def _run(self, calls: list[Call]) -> Run:
-        first = calls[0]
+        first = calls[0]  # which, if it is alone, keeps what it sends where it lies then, and not the body it came in
         tensors: list[WireTensor] = []
         blocks: list[int] = []
         for index, array in enumerate(first.inputs):
@@ -215,6 +215,8 @@ class HostLink:
             tensors.append(tensor)
             if tensor.offset >= 0:
                 blocks.append(tensor.offset)
+                if len(calls) == 1 and tensor.dtype != STRING_NUMBER:
+                    first.inputs = (*first.inputs[:index], unpack(tensor, self._arena), *first.inputs[index + 1 :])
         self._next_id += 1
         self._groups[self._next_id] = _Group(calls, blocks)
         return Run(

@@ -179,7 +179,8 @@ class ScriptSpec(msgspec.Struct, array_like=True):
     universal: str | None
     cache: str
     rest_url: str
-    grpc_port: int
+    grpc_port: str
+    grpc_target: str
     timeout_s: float
     threads: int
     reloads: bool

@@ -297,7 +297,8 @@ def script_folder(spec: HostSpec) -> ScriptFolder | None:
 def load_script(spec: HostSpec, folder: ScriptFolder) -> Script:
     """The script in `folder`, its packages installed first. Raises FailedPrecondition for one that cannot be loaded."""
     packages = installed(folder.requirements, Path(spec.script.cache)) if folder.requirements is not None else None
-    place = Place(spec.script.rest_url, str(spec.script.grpc_port), spec.model, spec.script.timeout_s)
+    told = spec.script
+    place = Place(told.rest_url, told.grpc_port, told.grpc_target, spec.model, told.timeout_s)
     return Script.load(folder, packages, place)
 
 

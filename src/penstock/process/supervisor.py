@@ -99,7 +99,7 @@ class Supervisor:
         self._loop = ControlLoop()
         budget = Budget(parse_size(options.memory_budget))
         port = listening[0][0].sock.getsockname()[1]
-        specs = HostSpecs(options, session_config, _own_url(options.host, port), port, budget.limit_bytes)
+        specs = HostSpecs(options, session_config, port, budget.limit_bytes)
         self._hosts = Hosts(
             self._loop, options, specs, *engine, self, lambda: [one.index for one in self._gateways.all if one.is_listening]
         )
@@ -346,9 +346,3 @@ def _raise_descriptor_limit() -> None:
     """Each host costs descriptors, here and in gateways: the usual soft limit of 1024 would end at some hundred."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _own_url(host: str, port: int) -> str:
-    """Where scripts find this server."""
-    address = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host
-    return f"http://{f'[{address}]' if ':' in address else address}:{port}"

@@ -111,7 +111,8 @@ class Zygote:
 def main(arguments: list[str]) -> None:
     """`python -m penstock.process.zygote CONTROL_FD LIFELINE_FD LOG_FORMAT [OP_LIBRARY ...]`, started by the supervisor."""
     setproctitle("penstock: zygote")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     control = FrameSocket(socket.socket(fileno=int(arguments[0])))
     lifeline = int(arguments[1])
     log.configure(arguments[2])

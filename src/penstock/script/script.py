@@ -55,11 +55,13 @@ class Invocation:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the script runs: the server's REST address (`http://127.0.0.1:8080`) and gRPC port (empty without gRPC), the
-    model's name, and how long an engine call may take."""
+    """Where the script runs: the server's REST address (`http://127.0.0.1:8080`), its gRPC port (empty without gRPC), where it
+    speaks gRPC in the clear (`127.0.0.1:8080`, `unix:/run/penstock.sock`; empty where it does not), the model's name, and how
+    long an engine call may take."""
 
     rest_base_url: str
     grpc_port: str
+    grpc_target: str
     model_name: str
     timeout_s: float
 
@@ -150,7 +152,7 @@ class Script:
             method=invocation.method,
             rest_uri=f"{place.rest_base_url}{model}:{invocation.method or 'predict'}",
             grpc_port=place.grpc_port,
-            open_channel=partial(grpc_channel, place.grpc_port),
+            open_channel=partial(grpc_channel, place.grpc_target),
             custom_attributes=invocation.custom_attributes or None,
             request_content_type=invocation.content_type or JSON_TYPE,
             accept_header=invocation.accept or JSON_TYPE,

@@ -103,6 +103,10 @@ class GrpcCall:
         """The client's fields, the values of those that end in `-bin` decoded. Raises InvalidArgument where one is not base64."""
         return metadata_of(self.head)
 
+    def forget_body(self) -> None:
+        """The message is not needed any more: large ones should not stay until the answer is there."""
+        self.message = b""
+
     def send(self, message: tuple[Buffer, ...]) -> None:
         """Sends a message of a response stream."""
         if not self.is_over:

@@ -55,6 +55,10 @@ class Request:
         self.id = request_id
         self.response: Response | None = None
 
+    def forget_body(self) -> None:
+        """It is not needed any more: large ones should not stay until the answer is there."""
+        self.body = b""
+
     def answer(self, response: Response) -> None:
         """Sends the answer when its turn has come (answers leave a connection in the order of its requests)."""
         self.writer.answered(self, response)

@@ -394,7 +394,8 @@ class GrpcStream(Stream):
                 self._call.fail(InvalidArgument("The stream ends within a message."))
             self._deliver()
         elif self._call is None and self._whole is not None:
-            self._start(self._whole)
+            whole_message, self._whole, self._parts = self._whole, None, []
+            self._start(whole_message)
         elif self._call is None:
             whole: Buffer = self._buffer if self._buffer is not None else b"".join(self._parts)
             self._buffer, self._parts = None, []
@@ -445,7 +446,9 @@ class GrpcStream(Stream):
             self.connection.loop.call_soon(self._deliver)
 
     def closed(self) -> None:
-        call = self._call
+        call, self._call = self._call, None  # the two would keep each other, and a large message, until the next collection
+        self._whole = self._buffer = None
+        self._parts = []
         if call is not None and not call.is_over:
             on_cancel = call.on_cancel
             if on_cancel is not None:
