@@ -83,6 +83,16 @@ def test_a_message_up_to_the_limit_is_taken_and_a_larger_one_refused(channel: gr
     assert unary(channel, "Echo")(b"still there", timeout=_TIMEOUT_S) == b"still there"
 
 
+def test_what_has_come_of_all_messages_of_a_connection_is_bounded() -> None:
+    limits = Limits(max_message_bytes=MAX_MESSAGE_BYTES, max_unfinished_bytes=1 << 20)
+    with TransportServer(NGHTTP2, limits) as server, grpc.insecure_channel(server.address) as channel:
+        for _ in range(3):
+            error = error_of(lambda: unary(channel, "Echo")(bytes(3 << 20), timeout=_TIMEOUT_S))
+            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert error.details() == "Too many large bodies are under way on this connection."
+            assert len(unary(channel, "Echo")(bytes(900_000), timeout=_TIMEOUT_S)) == 900_000
+
+
 @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.NoCompression])
 def test_compressed_requests_are_read(channel: grpc.Channel, compression: grpc.Compression) -> None:
     message = b"many times the same " * 10_000

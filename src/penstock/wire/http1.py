@@ -32,7 +32,7 @@ from penstock.wire.streams import StreamHead
 
 #: Requests of one connection that may be under way; a client that pipelines more waits.
 _MAX_PIPELINED = 64
-#: Behind a request with a larger body the next one waits too: bodies stay in memory until they are answered.
+#: Behind a request with a larger body the next one waits too: what is made of bodies stays in memory until it is answered.
 _MAX_PIPELINED_BODY_BYTES = 1 << 20
 #: Requests of one connection that are taken before others have their turn.
 _MAX_TAKEN_AT_ONCE = 64
@@ -55,6 +55,8 @@ class Limits:
     max_head_bytes: int = 32 << 10
     max_body_bytes: int = 256 << 20
     max_message_bytes: int = (2 << 30) - 1
+    #: Of all streams of an HTTP/2 connection together: what has come of bodies that are not whole.
+    max_unfinished_bytes: int = 2 << 30
     head_timeout_s: float = 10.0
     progress_timeout_s: float = 30.0
     idle_timeout_s: float = 75.0
@@ -315,6 +317,7 @@ class HttpConnection(asyncio.Protocol):
         try:
             if head.content_encoding and body:
                 request.body = decompress(body, head.content_encoding, server.limits.max_body_bytes)
+                request.body_bytes = len(request.body)
             server.app(request)
         except PenstockError as error:
             self.answered(request, error_response(error))
@@ -334,7 +337,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _is_full(self) -> bool:
         pending = self._pending
-        return len(pending) >= _MAX_PIPELINED or len(pending[-1].body) > _MAX_PIPELINED_BODY_BYTES
+        return len(pending) >= _MAX_PIPELINED or pending[-1].body_bytes > _MAX_PIPELINED_BODY_BYTES
 
     def _has_room(self) -> bool:
         """Whether it is worth going on: not for each single answer, as the tail is copied each time."""

@@ -69,6 +69,7 @@ class Http2Connection(asyncio.Protocol):
         "server",
         "session",
         "streams",
+        "unfinished_bytes",
     )
 
     def __init__(self, server: HttpServer, transport: asyncio.Transport) -> None:
@@ -84,6 +85,7 @@ class Http2Connection(asyncio.Protocol):
         self.fields: list[bytes] = []
         self._out: list[Buffer] = []
         self._early: list[Stream] = []
+        self.unfinished_bytes = 0
         self._stalled_bytes = self._control_frames = 0
         self.is_whole_frame = False
         self._is_flushing = self._closes = False

@@ -37,10 +37,11 @@ class Writer(Protocol):
 class Request:
     """A request with its whole body. An API calls `answer` exactly once, then or later.
 
-    `first_byte_ns` and `read_ns` are when its first byte and its last were seen, on the monotonic clock.
+    `body_bytes` is the size of the body, also when that has been forgotten. `first_byte_ns` and `read_ns` are when its first byte
+    and its last were seen, on the monotonic clock.
     """
 
-    __slots__ = ("body", "first_byte_ns", "head", "id", "read_ns", "response", "writer")
+    __slots__ = ("body", "body_bytes", "first_byte_ns", "head", "id", "read_ns", "response", "writer")
 
     #: HTTP/1.1 has no field for the time that a client is ready to wait, and none for giving up.
     deadline_ns: ClassVar[int] = 0
@@ -49,6 +50,7 @@ class Request:
     def __init__(self, head: Head, body: bytes, writer: Writer, first_byte_ns: int, request_id: bytes) -> None:
         self.head = head
         self.body = body
+        self.body_bytes = len(body)
         self.writer = writer
         self.first_byte_ns = first_byte_ns
         self.read_ns = time.monotonic_ns()

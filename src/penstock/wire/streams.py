@@ -36,6 +36,7 @@ COPIED_BYTES = 8 << 10
 _MAX_UNANSWERED = 64
 #: A client that does not take what it is sent gets no further message of its stream answered.
 _MAX_UNSENT_BYTES = 1 << 20
+_TOO_MUCH = "Too many large bodies are under way on this connection."
 log = logging.getLogger("penstock.wire")
 
 _GRPC_HEAD, _GRPC_HEAD_COUNT, _keep_head = nghttp2.fields([(b":status", b"200"), (b"content-type", b"application/grpc")])
@@ -86,6 +87,7 @@ class Stream:
     trailers: list[tuple[bytes, bytes]] | None = None
     is_whole = False
     received_bytes = 0
+    counted_bytes = 0
 
     def __init__(self, connection: Http2Connection, stream_id: int) -> None:
         self.connection = connection
@@ -110,6 +112,18 @@ class Stream:
     def closed(self) -> None:
         """The stream is gone; whoever works on it still may stop."""
         raise NotImplementedError
+
+    def count(self, size: int) -> bool:
+        """Counts bytes of a body that is not whole yet; whether the connection may have so many."""
+        connection = self.connection
+        self.counted_bytes += size
+        connection.unfinished_bytes += size
+        return connection.unfinished_bytes <= connection.server.limits.max_unfinished_bytes
+
+    def uncount(self) -> None:
+        """The body is whole, or is not wanted."""
+        self.connection.unfinished_bytes -= self.counted_bytes
+        self.counted_bytes = 0
 
     # To the client
 
@@ -214,11 +228,14 @@ class HttpStream(Stream):
         limit = self.connection.server.limits.max_body_bytes
         if self.received_bytes > limit:
             self._refuse(_too_large(self.received_bytes, limit))
-            return
-        self._parts.append(unpack(data, size))
+        elif not self.count(size):
+            self._refuse(HttpError(503, _TOO_MUCH))
+        else:
+            self._parts.append(unpack(data, size))
 
     def received_all(self) -> None:
         self.is_whole = True
+        self.uncount()
         if self._request is not None:
             return
         body = b"".join(self._parts) if len(self._parts) != 1 else self._parts[0]
@@ -236,6 +253,7 @@ class HttpStream(Stream):
             self.answered(request, error_response(internal()))
 
     def closed(self) -> None:
+        self.uncount()
         self._parts = []
 
     def answered(self, request: Request, response: Response) -> None:
@@ -252,6 +270,7 @@ class HttpStream(Stream):
         self.connection.submit(self, fields, count, has_body=has_body)
 
     def _refuse(self, error: HttpError) -> None:
+        self.uncount()
         self._parts = []
         self._request = Request(self._head, b"", self, self._first_byte_ns, self.connection.server.next_id())
         self.answered(self._request, error_response(error))
@@ -304,7 +323,9 @@ class GrpcStream(Stream):
         buffer = self._buffer
         if buffer is not None:
             end = self.received_bytes + size
-            if end <= len(buffer):
+            if not self.count(size):
+                self._fail(ResourceExhausted(_TOO_MUCH))
+            elif end <= len(buffer):
                 buffer[self.received_bytes : end] = ffi.buffer(data, size)
                 self.received_bytes = end
             else:
@@ -321,7 +342,9 @@ class GrpcStream(Stream):
                 self._take_messages(limit)
         elif self._whole is None or len(self._parts) > 1:
             self._whole = None
-            if self.received_bytes >= _PREFIX_BYTES:
+            if not self.count(size):
+                self._fail(ResourceExhausted(_TOO_MUCH))
+            elif self.received_bytes >= _PREFIX_BYTES:
                 self._expect(limit)
 
     def _expect(self, limit: int) -> None:
@@ -389,6 +412,7 @@ class GrpcStream(Stream):
 
     def received_all(self) -> None:
         self.is_whole = True
+        self.uncount()
         if self._waiting is not None:
             if self._parts and self._call is not None:
                 self._call.fail(InvalidArgument("The stream ends within a message."))
@@ -446,6 +470,7 @@ class GrpcStream(Stream):
             self.connection.loop.call_soon(self._deliver)
 
     def closed(self) -> None:
+        self.uncount()
         call, self._call = self._call, None  # the two would keep each other, and a large message, until the next collection
         self._whole = self._buffer = None
         self._parts = []
@@ -466,6 +491,7 @@ class GrpcStream(Stream):
 
     def _fail(self, error: PenstockError) -> None:
         """Ends a call that has not begun."""
+        self.uncount()
         self._parts, self._buffer = [], None
         if self._call is None:
             self._call = GrpcCall(self, "", {}, b"", 0, 0, b"", self.id)
