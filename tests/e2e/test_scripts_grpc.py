@@ -59,7 +59,7 @@ def test_a_handler_calls_its_own_model_with_the_stubs(scripts: Server, by: str) 
 def test_many_requests_share_the_channel(scripts: Server) -> None:
     """More at once than the script has threads."""
     with ThreadPoolExecutor(16) as threads:
-        answers = list(threads.map(lambda value: _ask(scripts, "channel", value), range(64)))
+        answers = list(threads.map(lambda value: _ask(scripts, "channel", float(value)), range(64)))
     assert answers == [{"predictions": [value / 2 + 2]} for value in range(64)]
 
 

@@ -25,9 +25,6 @@ from penstock.tensors import STRING_NUMBER, Array
 
 #: How long after the time of a request a host may be silent before it is taken for hung.
 _SILENCE_S = 2.0
-#: How long the answer to a single small request is waited for, and how many requests are not after one that took longer.
-_MOMENT_NS = 100_000
-_IMPATIENT_REQUESTS = 64
 _FLOATS = frozenset("fc")
 #: Elements of an output up to which one look for all its requests is cheaper than one for each.
 _LOOKED_AT = 16384
@@ -61,7 +58,6 @@ class HostLink:
         "_max_load",
         "_max_rows",
         "_next_id",
-        "_patience",
         "_pending",
         "_released",
         "_theirs",
@@ -100,7 +96,6 @@ class HostLink:
         self._groups: dict[int, _Group] = {}
         self._released: list[int] = []
         self._next_id = 0
-        self._patience = 1
         self.load = 0
         loop.add_reader(frames.fileno(), self._readable)
 
@@ -143,21 +138,6 @@ class HostLink:
                 except PenstockError as error:
                     self._end(part, error)
         self._send(runs, invokes)
-        if self.load == 1 and self._groups:
-            self._wait_a_moment()
-
-    def _wait_a_moment(self) -> None:
-        """For the answer to the only request that is under way, where it comes sooner than a process falls asleep and wakes up.
-
-        Where it does not come, the next requests are not waited for.
-        """
-        if self._patience <= 0:
-            self._patience += 1
-            return
-        until_ns = time.monotonic_ns() + _MOMENT_NS
-        while self.load and time.monotonic_ns() < until_ns and self._frames.fileno() >= 0:
-            self._readable()
-        self._patience = 1 if not self.load else -_IMPATIENT_REQUESTS
 
     def _still_wanted(self, calls: list[Call]) -> list[Call]:
         """Without those whose client has given up since."""
