@@ -162,7 +162,10 @@ def test_a_model_runs_with_any_threads(tensorflow: TensorFlowEngine, exports: Pa
 
 
 @pytest.mark.parametrize("offset", [0, 1], ids=["aligned", "not aligned"])
-def test_inputs_that_are_lent_are_read_where_they_lie(tensorflow: TensorFlowEngine, exports: Path, offset: int) -> None:
+def test_inputs_that_are_lent_are_read_where_they_lie(
+    tensorflow: TensorFlowEngine, exports: Path, offset: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.engine.tensorflow_tensor._BORROW_BYTES", 1 << 15)
     model = tensorflow.load(exports / "arithmetic", EngineOptions(borrows_inputs=True))
     memory = mmap.mmap(-1, 1 << 20)
     x = np.frombuffer(memory, np.float32, 100_000, offset * 4)

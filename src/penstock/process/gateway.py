@@ -111,6 +111,7 @@ class Gateway:
         self._loop = asyncio.get_running_loop()
         self._malloc = Malloc()
         self._done = asyncio.Event()
+        self._is_introduced = asyncio.Event()
         self._links: set[HostLink] = set()
         self._questions: dict[int, Callable[[Collected], None]] = {}
         self._next_question = 0
@@ -134,6 +135,7 @@ class Gateway:
     async def run(self) -> None:
         """Serves until the supervisor ends it."""
         self._loop.add_reader(self._control.fileno(), self._hear)
+        await self._is_introduced.wait()
         await self._listen()
         self._tell(encode(GatewayReady(self._index)))
         ticks = asyncio.create_task(self._tick())
@@ -219,6 +221,7 @@ class Gateway:
         elif isinstance(message, Regions):
             self._memory.update(message.regions)
             self._tell(encode(RegionsKnown(self._index, message.serial)))
+            self._is_introduced.set()
         elif isinstance(message, Drain):
             self._drain(message.limit_s)
 
@@ -316,7 +319,7 @@ class Gateway:
         until = self._loop.time() + limit_s
 
         def leave_when_done() -> None:
-            if not self._http.connections or self._loop.time() >= until:
+            if self._http.is_done or self._loop.time() >= until:
                 self._done.set()
             else:
                 self._loop.call_later(0.02, leave_when_done)

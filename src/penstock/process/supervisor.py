@@ -244,14 +244,14 @@ class Supervisor:
     # Gateways
 
     def _introduce(self, gateway: GatewayProcess) -> None:
-        """Tells a new gateway all that is so."""
-        self._loop.send(gateway.control, self._regions.message())
+        """Tells a new gateway all that is so; the last of it is what it waits for before it listens."""
         for model, labels in self._labels.items():
             self._loop.send(gateway.control, Labels(model, labels))
         for host in self._hosts.answering:
             self._connect(gateway, host)
         for version in self._manager.versions.values():
             self._loop.send(gateway.control, state_message(version))
+        self._loop.send(gateway.control, self._regions.message())
 
     def _heard(self, message: msgspec.Struct) -> None:
         """What a gateway wants or has seen."""

@@ -96,6 +96,11 @@ class HttpServer:
         for connection in list(self.connections):
             connection.check_progress(now)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to be sent. (With TLS, a connection lasts until the client has said that it ends it too.)"""
+        return all(connection.is_done for connection in self.connections)
+
     def drain(self) -> None:
         """Takes no further request on any connection; ends the idle ones."""
         self.is_draining = True
@@ -456,6 +461,12 @@ class HttpConnection(asyncio.Protocol):
 
     def _received(self) -> int:
         return len(self._body.content) if self._body is not None else self._body_size
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the connection is being closed, with all sent."""
+        transport = self._transport
+        return transport is None or (transport.is_closing() and not transport.get_write_buffer_size())
 
     def end_if_idle(self) -> None:
         """Closes a connection that has nothing under way; one that has, closes behind the request it is at."""

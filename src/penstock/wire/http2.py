@@ -289,6 +289,12 @@ class Http2Connection(asyncio.Protocol):
         if not self.streams and since > limits.idle_timeout_s:
             self.end_if_idle()
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the connection is being closed, with all sent."""
+        transport = self._transport
+        return transport is None or (transport.is_closing() and not transport.get_write_buffer_size())
+
     def end_if_idle(self) -> None:
         """Takes no further stream, and closes when those that are open have ended."""
         if self._transport is None or self._closes:
