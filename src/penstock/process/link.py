@@ -30,16 +30,6 @@ _FLOATS = frozenset("fc")
 _LOOKED_AT = 16384
 
 
-class _Group:
-    """Calls that travel as one run, and the blocks of our arena that hold their inputs."""
-
-    __slots__ = ("blocks", "calls")
-
-    def __init__(self, calls: list[Call], blocks: list[int]) -> None:
-        self.calls = calls
-        self.blocks = blocks
-
-
 class HostLink:
     """Sends calls to a host and ends them with what comes back. `load` is the number of calls under way.
 
@@ -93,7 +83,7 @@ class HostLink:
         self._heard = time.monotonic()
         self._invoked: dict[int, ScriptCall] = {}
         self._pending: dict[object, list[Call]] = {}
-        self._groups: dict[int, _Group] = {}
+        self._groups: dict[int, list[Call]] = {}
         self._released: list[int] = []
         self._next_id = 0
         self.load = 0
@@ -198,7 +188,7 @@ class HostLink:
                 if len(calls) == 1 and tensor.dtype != STRING_NUMBER:
                     first.inputs = (*first.inputs[:index], unpack(tensor, self._arena), *first.inputs[index + 1 :])
         self._next_id += 1
-        self._groups[self._next_id] = _Group(calls, blocks)
+        self._groups[self._next_id] = calls
         return Run(
             self._next_id,
             first.signature.name,
@@ -257,10 +247,9 @@ class HostLink:
             self._arena.release(block)
 
     def _answered(self, answer: Answer) -> None:
-        group = self._groups.pop(answer.id, None)
-        if group is None:
+        calls = self._groups.pop(answer.id, None)
+        if calls is None:
             return
-        calls = group.calls
         self.load -= len(calls)
         at = 0
         for part in answer.parts:
@@ -324,7 +313,7 @@ class HostLink:
     def expire(self, now_ns: int) -> None:
         """Ends the calls whose time is over; their answers, should they come, are dropped."""
         for group in self._groups.values():
-            for call in group.calls:
+            for call in group:
                 if call.deadline_ns <= now_ns and not call.is_finished:
                     call.fail(late(call))
         for call in self._invoked.values():
@@ -340,7 +329,7 @@ class HostLink:
     def is_silent(self) -> bool:
         """Whether the host has said nothing until long after the time of a request that is in it."""
         limit_ns = time.monotonic_ns() - int(_SILENCE_S * 1e9)
-        late = [max([call.deadline_ns for call in group.calls]) for group in self._groups.values()]
+        late = [max([call.deadline_ns for call in group]) for group in self._groups.values()]
         late += [call.deadline_ns for call in self._invoked.values()]
         return any(self._heard * 1e9 < deadline_ns < limit_ns for deadline_ns in late)
 
@@ -352,7 +341,7 @@ class HostLink:
         self._loop.remove_reader(fd)
         self._loop.remove_writer(fd)
         self._frames.close()
-        unanswered = [call for group in self._groups.values() for call in group.calls]
+        unanswered = [call for group in self._groups.values() for call in group]
         unanswered += self._invoked.values()
         unanswered += [call for calls in self._pending.values() for call in calls]
         self._groups.clear()

@@ -68,7 +68,6 @@ class GrpcCall:
         "on_message",
         "path",
         "read_ns",
-        "stream_id",
     )
 
     is_cancellable: ClassVar[bool] = True
@@ -82,7 +81,6 @@ class GrpcCall:
         deadline_ns: int,
         first_byte_ns: int,
         request_id: bytes,
-        stream_id: int = 0,
     ) -> None:
         self.carrier = carrier
         self.path = path
@@ -92,7 +90,6 @@ class GrpcCall:
         self.first_byte_ns = first_byte_ns
         self.read_ns = time.monotonic_ns()
         self.id = request_id
-        self.stream_id = stream_id
         self.is_over = False
         self.on_message: Callable[[Buffer], None] | None = None
         self.on_end: Callable[[], None] | None = None

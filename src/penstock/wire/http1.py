@@ -24,7 +24,7 @@ from penstock.wire import http2
 from penstock.wire.answer import error_response, write_answer
 from penstock.wire.chunked import ChunkedBody
 from penstock.wire.encoding import decompress
-from penstock.wire.grpc import Methods
+from penstock.wire.grpc import Methods, internal
 from penstock.wire.head import CHUNKED, Head, HttpError, may_become_head, parse_head
 from penstock.wire.http2 import PREFACE_HEAD, Http2Connection
 from penstock.wire.request import App, Request, Response
@@ -81,6 +81,20 @@ class HttpServer:
 
     def protocol(self) -> HttpConnection:
         return HttpConnection(self)
+
+    def run(self, request: Request) -> None:
+        """Hands a request that is whole to the app; what is wrong with it, or goes wrong inside, is its answer."""
+        encoding = request.head.content_encoding
+        try:
+            if encoding and request.body:
+                request.body = decompress(request.body, encoding, self.limits.max_body_bytes)
+                request.body_bytes = len(request.body)
+            self.app(request)
+        except PenstockError as error:
+            request.answer(error_response(error))
+        except Exception:
+            log.exception("request %s failed inside", request.id.decode())
+            request.answer(error_response(internal()))
 
     def next_id(self) -> bytes:
         return self._id_prefix + b"%x" % next(self._ids)
@@ -319,16 +333,7 @@ class HttpConnection(asyncio.Protocol):
             self._closes_after = True
         request = Request(head, body, self, self._first_byte_ns, head.request_id or server.next_id())
         self._pending.append(request)
-        try:
-            if head.content_encoding and body:
-                request.body = decompress(body, head.content_encoding, server.limits.max_body_bytes)
-                request.body_bytes = len(request.body)
-            server.app(request)
-        except PenstockError as error:
-            self.answered(request, error_response(error))
-        except Exception:
-            log.exception("request %s failed inside", request.id.decode())
-            self.answered(request, Response(500, b'{"error": "Internal error; the server\'s log has the rest."}'))
+        server.run(request)
 
     def _refuse(self, error: HttpError) -> None:
         """What cannot be read as a request ends the connection, after an answer that says why."""

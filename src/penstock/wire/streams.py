@@ -242,15 +242,7 @@ class HttpStream(Stream):
         self._parts = []
         server, head = self.connection.server, self._head
         request = self._request = Request(head, body, self, self._first_byte_ns, head.request_id or server.next_id())
-        try:
-            if head.content_encoding and body:
-                request.body = decompress(body, head.content_encoding, server.limits.max_body_bytes)
-            server.app(request)
-        except PenstockError as error:
-            self.answered(request, error_response(error))
-        except Exception:
-            log.exception("request %s failed inside", request.id.decode())
-            self.answered(request, error_response(internal()))
+        server.run(request)
 
     def closed(self) -> None:
         self.uncount()
@@ -454,9 +446,7 @@ class GrpcStream(Stream):
             self._fail(error)
             return
         request_id = head.request_id or self.connection.server.next_id()
-        call = self._call = GrpcCall(
-            self, head.path, head.fields, message, self._deadline_ns, self._first_byte_ns, request_id, self.id
-        )
+        call = self._call = GrpcCall(self, head.path, head.fields, message, self._deadline_ns, self._first_byte_ns, request_id)
         try:
             method.handler(call)
         except PenstockError as error:
@@ -494,7 +484,7 @@ class GrpcStream(Stream):
         self.uncount()
         self._parts, self._buffer = [], None
         if self._call is None:
-            self._call = GrpcCall(self, "", {}, b"", 0, 0, b"", self.id)
+            self._call = GrpcCall(self, "", {}, b"", 0, 0, b"")
         self._call.fail(error)
 
     def send(self, call: GrpcCall, message: tuple[Buffer, ...]) -> None:
