@@ -36,6 +36,7 @@ check: lint types imports test wheel bench-smoke  ## What CI runs
 bench: $(STAMP)  ## Measure against the peers, rewrite docs/performance.md (needs wrk, and linux-perf for the profile)
 	$(BIN)/python -m benchmarks.run --json benchmarks/results/latest.json
 	-$(BIN)/python -m benchmarks.profile
+	-$(BIN)/python -m benchmarks.profile --grpc
 	$(BIN)/python -m benchmarks.report benchmarks/results/latest.json
 	$(BIN)/python tools/generate_docs.py
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,12 +17,13 @@ from benchmarks.grpc_predict import GrpcLauncher, answer, row
 from benchmarks.load import TIMEOUT_S
 from benchmarks.results import Results
 from benchmarks.servers import PENSTOCK, Contender, ServerFailedError, running
-from benchmarks.tensor import median_ms
+from benchmarks.tensor import WARM_UP_CALLS, median_ms
 from benchmarks.throughput import TOLERANCE, Plan
 
 WORK = "grpc-latency"
 MODEL = "half_plus_two"
 CALLS = 2000
+PARTS = ("gateway", "host")
 
 
 def measure(peer: Contender | None, launch: GrpcLauncher, count: int, plan: Plan, results: Results) -> None:
@@ -39,20 +41,27 @@ def measure(peer: Contender | None, launch: GrpcLauncher, count: int, plan: Plan
                 with running(launch(contender, MODEL)) as server:
                     calls.wait_for_answer(server, call)
                     calls.check(server, call, expected, TOLERANCE)
-                    figures[name] = client_ms(server.launch.port, count)
+                    before = {part: server.cpu_s_of(part) for part in PARTS}
+                    p50_ms, cpu_ms = client_ms(server.launch.port, count)
+                    figures[name] = p50_ms
+                    if contender is PENSTOCK:
+                        spent_s = {part: server.cpu_s_of(part) - before[part] for part in PARTS}
+                        figures |= {f"{part}_cpu_ms": spent / (count + WARM_UP_CALLS) * 1e3 for part, spent in spent_s.items()}
+                        figures["client_cpu_ms"] = cpu_ms
                     calls.check(server, call, expected, TOLERANCE)
             except ServerFailedError as error:
                 results.fail(WORK, contender.name, str(error))
         results.add(WORK, figures)
 
 
-def client_ms(port: int, count: int) -> float:
-    """Raises ServerFailedError where a call failed."""
+def client_ms(port: int, count: int) -> tuple[float, float]:
+    """The median of the calls, and the client's CPU time of each. Raises ServerFailedError where a call failed."""
     command = [sys.executable, "-m", "benchmarks.grpc_latency", str(port), str(count)]
     result = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise ServerFailedError(f"client: {(result.stderr.strip().splitlines() or ['it said nothing'])[-1]}")
-    return float(json.loads(result.stdout.splitlines()[-1]))
+    p50_ms, cpu_ms = json.loads(result.stdout.splitlines()[-1])
+    return float(p50_ms), float(cpu_ms)
 
 
 def predictor(port: int) -> Callable[[], object]:
@@ -70,4 +79,8 @@ def predictor(port: int) -> Callable[[], object]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(median_ms(predictor(int(sys.argv[1])), int(sys.argv[2]))))
+    call, count = predictor(int(sys.argv[1])), int(sys.argv[2])
+    call()  # connects
+    cpu_begin = time.process_time()
+    p50_ms = median_ms(call, count)
+    print(json.dumps([p50_ms, (time.process_time() - cpu_begin) / (count + WARM_UP_CALLS) * 1e3]))

@@ -9,6 +9,7 @@ that take milliseconds.
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -33,12 +34,16 @@ MODEL = "mobilenet"
 CONNECTIONS = 4
 HTTP_PATH = f"/v2/models/{MODEL}/infer"
 BINARY = "application/octet-stream"
+PARTS = ("gateway", "host")
 
 
 def measure(triton: Contender | None, launch: GrpcLauncher, plan: Plan, results: Results) -> None:
     """Adds the images per second of each way, per round, in an order that turns."""
     ways: dict[str, Callable[[], dict[str, float]]] = {
-        "engine": lambda: {"engine_rate": engine_rate(plan, CONNECTIONS), "engine_one_rate": engine_rate(plan, 1)},
+        "engine": lambda: {
+            **named("engine", engine_figures(plan, CONNECTIONS)),
+            "engine_one_rate": engine_figures(plan, 1)["rate"],
+        },
         PENSTOCK.name: lambda: served(launch, plan),
     }
     if triton:
@@ -70,33 +75,37 @@ def served(launch: GrpcLauncher, plan: Plan) -> dict[str, float]:
     with running(ours) as server:
         calls.wait_for_answer(server, predict)
         return {
-            "predict_rate": grpc_rate(server, predict, expected, plan),
-            "infer_rate": grpc_rate(server, infer, expected, plan),
-            "http_rate": http_rate(server, x, expected, plan),
+            **named("predict", grpc_figures(server, predict, expected, plan)),
+            **named("infer", grpc_figures(server, infer, expected, plan)),
+            **named("http", http_figures(server, x, expected, plan)),
         }
+
+
+def named(way: str, figures: dict[str, float]) -> dict[str, float]:
+    return {f"{way}_{name}": value for name, value in figures.items()}
 
 
 def triton_rate(triton: Contender, launch: GrpcLauncher, plan: Plan) -> float:
     call = messages.infer(MODEL, image(plan.directory))
     with running(launch(triton, MODEL)) as server:
         calls.wait_for_answer(server, call)
-        return grpc_rate(server, call, answer(plan.directory, MODEL), plan)
+        return grpc_figures(server, call, answer(plan.directory, MODEL), plan)["rate"]
 
 
-def grpc_rate(server: Running, call: messages.Call, expected: messages.Floats, plan: Plan) -> float:
-    """Calls per second. Raises ServerFailedError where one failed."""
+def grpc_figures(server: Running, call: messages.Call, expected: messages.Floats, plan: Plan) -> dict[str, float]:
+    """Calls per second, and what each cost. Raises ServerFailedError where one failed."""
     url = server.launch.at(call.method)
     with tempfile.TemporaryDirectory() as folder:
         body = call.write(Path(folder) / "call")
         size = calls.check(server, call, expected, TOLERANCE)
         calls.drive(url, body, size, CONNECTIONS, 1, plan.warm_up_s)
-        sample = calls.drive(url, body, size, CONNECTIONS, 1, plan.seconds)
+        figures = driven(server, lambda: calls.drive(url, body, size, CONNECTIONS, 1, plan.seconds))
         calls.check(server, call, expected, TOLERANCE)
-    return errorless(sample)
+    return figures
 
 
-def http_rate(server: Running, x: messages.Floats, expected: messages.Floats, plan: Plan) -> float:
-    """Requests per second over HTTP/1.1. Raises ServerFailedError where one failed."""
+def http_figures(server: Running, x: messages.Floats, expected: messages.Floats, plan: Plan) -> dict[str, float]:
+    """Requests per second over HTTP/1.1, and what each cost. Raises ServerFailedError where one failed."""
     body, head_bytes = messages.infer_body(x)
     field = f"Inference-Header-Content-Length:{head_bytes}"
     url = server.launch.at(HTTP_PATH)
@@ -104,10 +113,10 @@ def http_rate(server: Running, x: messages.Floats, expected: messages.Floats, pl
         file.write(body)
         file.flush()
         check_http(server, body, field, expected)
-        for seconds in (plan.warm_up_s, plan.seconds):
-            sample = load.drive(url, Path(file.name), CONNECTIONS, seconds, BINARY, field=field)
+        load.drive(url, Path(file.name), CONNECTIONS, plan.warm_up_s, BINARY, field=field)
+        figures = driven(server, lambda: load.drive(url, Path(file.name), CONNECTIONS, plan.seconds, BINARY, field=field))
         check_http(server, body, field, expected)
-    return errorless(sample)
+    return figures
 
 
 def check_http(server: Running, body: bytes, field: str, expected: messages.Floats) -> None:
@@ -120,13 +129,24 @@ def check_http(server: Running, body: bytes, field: str, expected: messages.Floa
         raise ServerFailedError(f"{HTTP_PATH}: {error}") from error
 
 
-def errorless(sample: load.Sample) -> float:
+def driven(server: Running, drive: Callable[[], load.Sample]) -> dict[str, float]:
+    """The rate of one run, and the CPU time per request of the gateways, of the hosts and of the load generator."""
+    before, client_before_s = {part: server.cpu_s_of(part) for part in PARTS}, children_cpu_s()
+    sample = drive()
     if sample.errors or not sample.requests:
         raise ServerFailedError(f"{sample.errors} errors in {sample.requests} requests")
-    return sample.rate
+    spent_s = {part: server.cpu_s_of(part) - before[part] for part in PARTS}
+    spent_s["client"] = children_cpu_s() - client_before_s
+    return {"rate": sample.rate, **{f"{part}_ms": spent / sample.requests * 1e3 for part, spent in spent_s.items()}}
 
 
-def engine_rate(plan: Plan, threads: int) -> float:
+def children_cpu_s() -> float:
+    """CPU seconds of programs that this one started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def engine_figures(plan: Plan, threads: int) -> dict[str, float]:
     """In a process of its own: a TensorFlow that the runner had loaded would count as its load from here on."""
     command = [
         sys.executable,
@@ -140,11 +160,12 @@ def engine_rate(plan: Plan, threads: int) -> float:
     result = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise ServerFailedError(f"penstock.load: {(result.stderr.strip().splitlines() or ['it said nothing'])[-1]}")
-    return float(json.loads(result.stdout.splitlines()[-1]))
+    found: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
+    return found
 
 
-def call_engine(directory: Path, threads: int, warm_up_s: float, seconds: float) -> float:
-    """Calls per second of so many threads together."""
+def call_engine(directory: Path, threads: int, warm_up_s: float, seconds: float) -> dict[str, float]:
+    """Calls per second of so many threads together, and what each cost."""
     import penstock
 
     model, x = penstock.load(directory / MODEL), image(directory)
@@ -159,14 +180,14 @@ def call_engine(directory: Path, threads: int, warm_up_s: float, seconds: float)
 
     for duration in (warm_up_s, seconds):
         counts[:] = [0] * threads
-        begin = time.perf_counter()
+        begin, cpu_begin = time.perf_counter(), time.process_time()
         callers = [threading.Thread(target=call, args=(number, begin + duration)) for number in range(threads)]
         for caller in callers:
             caller.start()
         for caller in callers:
             caller.join()
-        taken = time.perf_counter() - begin
-    return sum(counts) / taken
+        taken, cpu_taken = time.perf_counter() - begin, time.process_time() - cpu_begin
+    return {"rate": sum(counts) / taken, "cpu_ms": cpu_taken / sum(counts) * 1e3}
 
 
 if __name__ == "__main__":

@@ -244,6 +244,15 @@ class Running:
                 total += sum(each.cpu_times()[:4])
         return total
 
+    def cpu_s_of(self, part: str) -> float:
+        """CPU seconds that our processes named `part`, "gateway" or "host", used so far."""
+        total = 0.0
+        for each in self.processes():
+            with suppress(psutil.Error):
+                if " ".join(each.cmdline()).startswith(f"penstock: {part}"):
+                    total += sum(each.cpu_times()[:2])
+        return total
+
     def stop(self) -> None:
         """Asks the server to end, then makes all that is left of it end."""
         alive = self.processes()

@@ -32,6 +32,7 @@ LOADS = (
 GRPC_LOADS = (Load("grpc-predict", "Perceptron over gRPC: Predict, one row, 4 connections × 16 streams", "perceptron", 4),)
 # REST figures that the report shows beside those of gRPC.
 BESIDE = {"grpc-predict": ("perceptron-16", "perceptron-64")}
+BINARY = {"http": "OIP over HTTP", "infer": "OIP over gRPC", "predict": "Predict"}
 OTHERS = {
     "start": "`serve` to first answer, half_plus_two",
     "tensor": "A 600 KB tensor to a host and back",
@@ -119,6 +120,9 @@ FIGURES: dict[str, dict[str, str]] = {
     "grpc-latency": {
         "served_ms": "Penstock: p50, ms",
         "peer_ms": "grpcio's asyncio server with the same engine: p50, ms",
+        "client_cpu_ms": "CPU per call: client, ms",
+        "gateway_cpu_ms": "CPU per call: gateway, ms",
+        "host_cpu_ms": "CPU per call: host, ms",
     },
     "image": {
         "engine_rate": "the engine alone, four threads of one process, images/s",
@@ -127,6 +131,12 @@ FIGURES: dict[str, dict[str, str]] = {
         "infer_rate": "OIP over gRPC, `raw_input_contents`, images/s",
         "predict_rate": "Predict, `tensor_content`, images/s",
         "triton_rate": "pytriton, OIP over gRPC, `raw_input_contents`, images/s",
+        "engine_cpu_ms": "the engine alone, four threads: CPU per image, ms",
+        **{
+            f"{way}_{part}_ms": f"{text}: CPU per image, {whose}, ms"
+            for way, text in BINARY.items()
+            for part, whose in {"gateway": "gateway", "host": "both hosts", "client": "load generator"}.items()
+        },
     },
     "grpc-large": {
         "predict_s": "Predict, `tensor_content`, s",
@@ -151,7 +161,6 @@ FIGURES: dict[str, dict[str, str]] = {
         }.items()
     },
 }
-BINARY = {"http": "OIP over HTTP", "infer": "OIP over gRPC", "predict": "Predict"}
 # Quotients of two figures' medians, which the report shows below them.
 RATIOS: dict[str, dict[str, tuple[str, str]]] = {
     "instances": {
