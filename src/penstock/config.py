@@ -59,7 +59,27 @@ class ServeOptions:
     model_config_file: str = option("", "TensorFlow Serving's ModelServerConfig in text format; read again when it changes.")
     admin_api: bool = option(False, "Let clients load and unload models through /models, as in multi-model endpoints.")
     reload_requests: bool = option(False, "Let clients replace the list of models, with gRPC's HandleReloadConfigRequest.")
-    instances: int = option(1, "Processes that run each version; requests go to the least busy.", least=1, most=1024)
+    instances: int = option(
+        0,
+        "Processes that run each version, of which the least busy gets a request; 0 is what its plan says, else one.",
+        least=0,
+        most=1024,
+    )
+    engine: str = option(
+        "auto",
+        "What runs models; auto is what the plan of `penstock optimize` says, else TensorFlow.",
+        choices=("auto", "tensorflow", "onnxruntime", "openvino"),
+    )
+    plan: str = option(
+        "auto",
+        "When a plan holds: auto for this model on such a machine, trust on any machine, ignore never.",
+        choices=("auto", "trust", "ignore"),
+    )
+    device: str = option(
+        "auto",
+        "What engines compute on; auto is the CPU, and for TensorFlow the GPUs that it sees.",
+        choices=("auto", "cpu", "cuda", "tensorrt"),
+    )
     pin_cores: bool = option(False, "Pin each process of a model to the core that fewest are on.")
     gpus: str = option("", "Numbers of the GPUs, separated by commas, that the processes of a model take in turn.")
     gpu_memory_fraction: float = option(0.0, "Part of a GPU's memory that a model's process may take.", least=0, most=1)
@@ -95,7 +115,7 @@ class ServeOptions:
     idle_timeout_s: float = option(75.0, "A connection without requests is closed after this time.", unit="s", least=0.1)
     read_timeout_s: float = option(30.0, "A client that sends or takes nothing for this time is cut off.", unit="s", least=0.1)
     drain_s: float = option(30.0, "Time for requests in flight when the server is told to stop.", unit="s", least=0)
-    intra_op: int = option(0, "Threads inside an operation of TensorFlow; 0 decides by the machine.", least=0)
+    intra_op: int = option(0, "Threads inside an operation; 0 decides by the plan or the machine.", least=0)
     inter_op: int = option(0, "Threads for operations side by side; 0 runs them in the model's own thread.", least=0)
     op_library: tuple[str, ...] = option((), "Shared library with custom operations.", repeats=True)
     session_config: str = option("", "File with a TensorFlow ConfigProto in text format.")

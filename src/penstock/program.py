@@ -12,11 +12,13 @@ import numpy as np
 
 from penstock.codec.convert import convert
 from penstock.engine.base import Engine, EngineModel, EngineOptions
+from penstock.engine.engines import make_engine
 from penstock.errors import FailedPrecondition, InvalidArgument, UsageError
+from penstock.models.engine_choice import choose
 from penstock.savedmodel.locate import locate
 from penstock.tensors import Array, Signature, TensorSpec
 
-_engines: dict[tuple[str, ...], Engine] = {}
+_engines: dict[tuple[str, tuple[str, ...]], Engine] = {}
 _engines_lock = threading.Lock()
 
 
@@ -91,8 +93,10 @@ def load(
     intra_op: int = 0,
     inter_op: int = 0,
     op_libraries: Sequence[str] = (),
+    engine: str = "auto",
+    plan: str = "auto",
 ) -> LoadedModel:
-    """Loads the newest version of the model at `path`: whatever `penstock serve` takes.
+    """Loads the newest version of the model at `path`: whatever `penstock serve` takes, in the engine that it would take.
 
     Raises UsageError where there is no model, and PenstockError where it cannot be loaded.
     """
@@ -101,17 +105,17 @@ def load(
         raise UsageError(f"{path}: holds {len(folders)} models ({', '.join(one.name for one in folders)}); name one")
     versions = folders[0].versions
     folder = versions[max(versions)]
-    options = EngineOptions(tags=tuple(tags), intra_op=intra_op, inter_op=inter_op, op_libraries=tuple(op_libraries))
-    return LoadedModel(_engine(tuple(op_libraries)).load(folder, options), folder)
+    choice = choose(folder, engine, plan)
+    threads = intra_op or (choice.variant.threads if choice.variant else 0)
+    options = EngineOptions(tags=tuple(tags), intra_op=threads, inter_op=inter_op, op_libraries=tuple(op_libraries))
+    return LoadedModel(_engine(choice.engine, tuple(op_libraries)).load(choice.folder, options), folder)
 
 
-def _engine(op_libraries: tuple[str, ...]) -> Engine:
-    from penstock.engine.tensorflow import TensorFlowEngine
-
+def _engine(name: str, op_libraries: tuple[str, ...]) -> Engine:
     with _engines_lock:
-        if op_libraries not in _engines:
-            _engines[op_libraries] = TensorFlowEngine(op_libraries)
-        return _engines[op_libraries]
+        if (name, op_libraries) not in _engines:
+            _engines[name, op_libraries] = make_engine(name, op_libraries)
+        return _engines[name, op_libraries]
 
 
 def _as_input(spec: TensorSpec, value: Any) -> Array:

@@ -57,15 +57,15 @@ class Arithmetic(tf.Module):
 
 
 class Echo(tf.Module):
-    """Each element type, in and out."""
+    """Each element type, in and out, in tensors of `shape`."""
 
-    def __init__(self) -> None:
+    def __init__(self, shape: list[None] | None) -> None:
         super().__init__()
-        self.by_type = {name: self._signature(tf.as_dtype(name)) for name in ECHO_TYPES}
+        self.by_type = {name: self._signature(tf.as_dtype(name), shape) for name in ECHO_TYPES}
 
     @staticmethod
-    def _signature(dtype: Any) -> Any:
-        @tf.function(input_signature=[tf.TensorSpec(None, dtype, name="x")])
+    def _signature(dtype: Any, shape: list[None] | None) -> Any:
+        @tf.function(input_signature=[tf.TensorSpec(shape, dtype, name="x")])
         def echo(x: Any) -> dict[str, Any]:
             return {"y": tf.raw_ops.Identity(input=x)}
 
@@ -144,11 +144,12 @@ def export_tensorflow_1(folder: Path, vocabulary: Path) -> None:
 
 
 def main(folder: Path) -> None:
-    arithmetic, echo, stateful = Arithmetic(), Echo(), Stateful()
+    arithmetic, echo, rows, stateful = Arithmetic(), Echo(None), Echo([None, None]), Stateful()
     names = ("half_plus_two", "many", "scalar", "constant", "element", "count", "shout")
     signatures = {name: getattr(arithmetic, name) for name in names}
     tf.saved_model.save(arithmetic, folder / "arithmetic", {"serving_default": arithmetic.half_plus_two, **signatures})
     tf.saved_model.save(echo, folder / "echo", echo.by_type)
+    tf.saved_model.save(rows, folder / "rows", rows.by_type)
     signatures = {"put": stateful.put, "increase": stateful.increase, "get": stateful.get}
     tf.saved_model.save(stateful, folder / "stateful", signatures)
     vocabulary = folder / "vocabulary.txt"

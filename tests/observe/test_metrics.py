@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from penstock.observe.metrics import HostFigures, Metrics, Observation, exposition, merge, merged_snapshot
+from penstock.observe.metrics import HostFigures, Metrics, Observation, ServableFigures, exposition, merge, merged_snapshot
 
 _DURATIONS = (1_000, 20_000, 300_000, 4_000_000, 50_000_000, 600_000_000)
 
@@ -38,7 +38,7 @@ def test_the_figures_of_all_gateways_are_added_up() -> None:
     text = exposition(
         [_gateway(3).snapshot(), _gateway(4, in_flight=2).snapshot()],
         [HostFigures("m", 1, 5)],
-        [("m", 1, "AVAILABLE")],
+        [ServableFigures("m", 1, "AVAILABLE", "onnxruntime", "onnxruntime-fp32")],
     )
     samples = _samples(text)
     labels = (("api", "tfs_rest:predict"), ("model", "m"), ("version", "1"))

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from penstock.config import ServeOptions
+from penstock.models.engine_choice import Choice
 from penstock.models.version import Version
 from penstock.process.host_specs import HostSpecs, code_folders, grpc_place, rest_url
 from penstock.sagemaker_settings import SageMakerSettings
 
-_VERSION = Version("m", 3, Path("/opt/ml/model/export/Servo/3"), Path("/opt/ml/model"))
+_FOLDER = Path("/opt/ml/model/export/Servo/3")
+_VERSION = Version("m", 3, _FOLDER, Path("/opt/ml/model"), choice=Choice("tensorflow", _FOLDER))
 
 
 def _specs(options: ServeOptions) -> HostSpecs:

@@ -15,7 +15,7 @@ from penstock.process.channel import FrameSocket, frame_pair
 from penstock.process.control_loop import ControlLoop
 from penstock.process.messages import ZygoteReady, decode_from_supervisor, encode
 from penstock.process.zygote_process import Lifeline, ZygoteProcess
-from penstock.process.zygotes import ZygoteEvents, Zygotes
+from penstock.process.zygotes import Home, ZygoteEvents, Zygotes
 
 
 class Zygote:
@@ -24,7 +24,7 @@ class Zygote:
     def __init__(self) -> None:
         ours, theirs = frame_pair()
         self.control = FrameSocket(theirs)
-        self.process = ZygoteProcess(subprocess.Popen(["true"]), FrameSocket(ours))
+        self.process = ZygoteProcess(subprocess.Popen(["true"]), FrameSocket(ours), "tensorflow")
 
     def say(self, message: msgspec.Struct) -> None:
         self.control.send(encode(message))
@@ -44,14 +44,14 @@ class World:
         self.loop = ControlLoop()
         self.forked: list[tuple[int, int]] = []
         self.exited: list[tuple[int, int]] = []
-        self.missing: list[tuple[str, str]] = []
+        self.missing: list[tuple[Home, str]] = []
         self.started = 0
         self._lifeline = Lifeline()
         monkeypatch.setattr("penstock.process.zygotes.start_zygote", lambda *_: self._start())
         events = ZygoteEvents(
             lambda host, pid: self.forked.append((host, pid)),
             lambda pid, status: self.exited.append((pid, status)),
-            lambda python, reason: self.missing.append((python, reason)),
+            lambda home, reason: self.missing.append((home, reason)),
         )
         self.zygotes = Zygotes(self.loop, ServeOptions(), self._lifeline, self._start(), events)
         self.zygote.say(ZygoteReady("tensorflow", "2"))

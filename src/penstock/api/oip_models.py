@@ -17,7 +17,13 @@ from penstock.serving.routes import NotLoaded, Routes, Servable, State
 from penstock.tensors import Signature, TensorSpec
 from penstock.version import __version__
 
-PLATFORM = "tensorflow_savedmodel"
+#: What Triton calls a model's form and what runs it, by our engines.
+_PLATFORMS = {
+    "tensorflow": ("tensorflow_savedmodel", "tensorflow"),
+    "onnxruntime": ("onnxruntime_onnx", "onnxruntime"),
+    "openvino": ("openvino_ir", "openvino"),
+    "litert": ("litert_tflite", "litert"),
+}
 _DEFAULT_SIGNATURE = "serving_default"
 _EXTENSIONS = (
     "classification",
@@ -102,7 +108,7 @@ class OipModels:
         return {
             "name": name,
             "versions": [str(one) for one in sorted(versions) if versions[one].state is State.AVAILABLE],
-            "platform": PLATFORM,
+            "platform": _platform(servable)[0],
             "inputs": [_tensor_metadata(spec) for spec in signature.inputs.values()],
             "outputs": [_tensor_metadata(spec) for spec in signature.outputs.values()],
         }
@@ -118,8 +124,8 @@ class OipModels:
         ]
         config: dict[str, Any] = {
             "name": name,
-            "platform": PLATFORM,
-            "backend": "tensorflow",
+            "platform": _platform(servable)[0],
+            "backend": _platform(servable)[1],
             "version_policy": {"specific": {"versions": versions}},
             "max_batch_size": self._max_batch_size if batches else 0,
             "input": inputs,
@@ -189,6 +195,10 @@ def _not_allowed(options: str) -> PermissionDenied:
 
 def _dims(spec: TensorSpec) -> list[int]:
     return [-1] if spec.shape is None else [-1 if size is None else size for size in spec.shape]
+
+
+def _platform(servable: Servable) -> tuple[str, str]:
+    return _PLATFORMS.get(servable.engine, _PLATFORMS["tensorflow"])
 
 
 def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:

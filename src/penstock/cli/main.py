@@ -11,6 +11,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import click
 
+from penstock.cli.first_engine import first_engine
 from penstock.cli.options import build_options, serve_options
 from penstock.errors import PenstockError, UsageError
 from penstock.process.zygote_process import starting
@@ -50,7 +51,8 @@ def cli() -> None:
 def serve_command(path: str | None, models: tuple[str, ...], name: str | None, config: str | None, **given: Any) -> None:
     """Serve the model at PATH: a SavedModel, a folder of versions, model.tar.gz, or a .keras or .h5 file."""
     options = build_options(given, config, os.environ)
-    with starting(options.log_format, options.op_library, options.default_python) as engine:
+    first = first_engine(options, [one for one in (path, *(model.partition("=")[2] for model in models)) if one])
+    with starting(options.log_format, options.op_library, options.default_python, first) as engine:
         from penstock.cli.serve import serve
 
         serve(path, models, name, options, engine)
@@ -90,6 +92,33 @@ def export(source: str, target: str) -> None:
     export_to(source, target)
 
 
+@cli.command(name="optimize")
+@click.argument("path")
+@click.option(
+    "--out", metavar="DIR", help="Write DIR/VERSION, which serves without TensorFlow, instead of a plan beside the model."
+)
+@click.option("--versions", default="latest", show_default=True, help="Versions to optimize, as in serve.")
+@click.option("--allow", multiple=True, metavar="PRECISIONS", help="Try reduced precision too: fp16, bf16, int8.")
+@click.option(
+    "--samples", metavar="PATH", help="Inputs to prove and calibrate with: .npy, .npz, .json, .jsonl, or a folder of them."
+)
+@click.option("--signature", "signatures", multiple=True, help="Keep this signature and no other; can be repeated.")
+@click.option("--engine", "engines", multiple=True, metavar="ENGINES", help="Try these engines and no others.")
+@click.option(
+    "--metric", default="", metavar="MODULE:FUNCTION", help="Your own measure of [(inputs, outputs), …]; more is better."
+)
+@click.option("--max-drop", default=0.0, show_default=True, help="How much less of it than TensorFlow's a variant may have.")
+@click.option("--rounds", default=7, show_default=True, type=click.IntRange(2, 1000), help="Rounds of the race.")
+@click.option("--keep-all", is_flag=True, help="Write all proven variants, not only the winner.")
+@click.option("--tags", default="serve", help="Tags of the graph, separated by commas.")
+@click.option("--op-library", multiple=True, metavar="FILE", help="Shared library with custom operations; can be repeated.")
+def optimize_command(path: str, versions: str, **given: Any) -> None:
+    """Make the model at PATH quicker: convert it, prove that it still answers the same, race the forms, keep the quickest."""
+    from penstock.cli.optimize import build_optimize_options, optimize_models
+
+    optimize_models(path, versions, build_optimize_options(**given))
+
+
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> None:
@@ -113,7 +142,7 @@ def sagemaker_serve(root: str, config: str | None, **given: Any) -> None:
     from penstock.cli.sagemaker import sagemaker_options
 
     options, settings = sagemaker_options(config, given, os.environ)
-    with starting(options.log_format, options.op_library, options.default_python) as engine:
+    with starting(options.log_format, options.op_library, options.default_python, first_engine(options, [root])) as engine:
         from penstock.cli.serve import serve_sagemaker
 
         serve_sagemaker(root, options, settings, engine)

@@ -15,6 +15,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import click
 
+from penstock.cli.first_engine import first_engine
 from penstock.cli.model_server_flags import Arguments, parse, usage
 from penstock.cli.options import build_options, serve_options
 from penstock.config import ServeOptions, available_cores
@@ -203,7 +204,8 @@ def _in_memory(text: str) -> str:
 
 def _serve(parsed: Arguments, options: ServeOptions) -> None:
     """Raises UsageError, and PenstockError for a server that cannot start."""
-    with starting(options.log_format, options.op_library, options.default_python) as engine:
+    path = str(parsed.values["model_base_path"])
+    with starting(options.log_format, options.op_library, options.default_python, first_engine(options, [path])) as engine:
         from penstock.app import serve
         from penstock.cli.serve import read_session_config
         from penstock.errors import Unknown

@@ -17,8 +17,9 @@ class EngineOptions:
     `intra_op` and `inter_op` are threads (0: the engine's own choice, inter_op 0: in the calling thread). `config` is a
     serialized ConfigProto that these options are laid over. `op_libraries` are shared objects with custom ops. `gpu` are the
     numbers of the GPUs it may see ("": all), `gpu_memory_fraction` what it may take of the memory of each (0: all).
-    `borrows_inputs` says that the caller leaves inputs as they are until it has done with the outputs, which may then be the same
-    memory; only for graphs that keep nothing of what they are given.
+    `device` is auto, cpu, cuda or tensorrt: what an engine computes on. `borrows_inputs` says that the caller leaves inputs as
+    they are until it has done with the outputs, which may then be the same memory; only for graphs that keep nothing of what
+    they are given.
     """
 
     tags: tuple[str, ...] = ("serve",)
@@ -26,6 +27,7 @@ class EngineOptions:
     inter_op: int = 0
     config: bytes = b""
     op_libraries: tuple[str, ...] = ()
+    device: str = "auto"
     gpu: str = ""
     gpu_memory_fraction: float = 0.0
     borrows_inputs: bool = False

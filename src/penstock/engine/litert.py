@@ -19,8 +19,8 @@ import numpy as np
 
 from penstock.config import available_cores
 from penstock.engine.base import EngineOptions
-from penstock.engine.tensorflow_plan import native
-from penstock.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, PenstockError
+from penstock.engine.feeds import check_inputs, check_outputs, check_time, native, signature_named
+from penstock.errors import FailedPrecondition, InvalidArgument, PenstockError
 from penstock.savedmodel.layout import LITE_FILE
 from penstock.tensors import STRING, Array, DType, Signature, TensorSpec, dtype_of_array
 
@@ -91,12 +91,10 @@ class LiteRtModel:
         timeout_s: float | None = None,
     ) -> dict[str, Array]:
         """Runs `signature` once. `timeout_s` only keeps a run from beginning whose time is over."""
-        if signature not in self.signatures:
-            raise FailedPrecondition(f'Serving signature key "{signature}" not found.')
-        if timeout_s is not None and timeout_s <= 0:
-            raise DeadlineExceeded("the time for this request was over before it ran")
-        definition = self.signatures[signature]
-        _check_names(definition, inputs, outputs)
+        definition = signature_named(self.signatures, signature)
+        check_time(timeout_s)
+        check_inputs(definition, inputs)
+        check_outputs(definition, outputs or ())
         given = {name: _fed(inputs[name], name, spec.dtype) for name, spec in definition.inputs.items()}
         with self._lock:
             try:
@@ -109,17 +107,6 @@ class LiteRtModel:
         """Frees the interpreter. A later run is refused."""
         self.signatures = {}
         self._runs = {}
-
-
-def _check_names(signature: Signature, inputs: Mapping[str, Array], outputs: Sequence[str] | None) -> None:
-    if inputs.keys() != signature.inputs.keys():
-        raise InvalidArgument(f"inputs are {', '.join(sorted(inputs))}: expected {', '.join(signature.inputs)}")
-    for name in outputs or ():
-        if name not in signature.outputs:
-            there = ",".join(signature.outputs)
-            raise InvalidArgument(
-                f"output tensor alias not found in signature: {name} Outputs expected to be in the set {{{there}}}."
-            )
 
 
 def _signature(name: str, inputs: _Details, outputs: _Details) -> Signature:

@@ -15,9 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from penstock.engine.base import EngineOptions
+from penstock.engine.feeds import check_inputs, native, signature_named
 from penstock.engine.tensorflow_library import CData, Library, ffi, load_library
 from penstock.engine.tensorflow_options import CALLERS_THREAD, SESSION_POOL, config_proto, run_options
-from penstock.engine.tensorflow_plan import Call, Plan, echo, native
+from penstock.engine.tensorflow_plan import Call, Plan, echo
 from penstock.engine.tensorflow_status import Status
 from penstock.engine.tensorflow_tensor import Tensors
 from penstock.errors import DeadlineExceeded, FailedPrecondition, NotFound
@@ -105,7 +106,7 @@ class TensorFlowModel:
         key = (signature, None if outputs is None else tuple(outputs))
         plan = self._plans.get(key) or self._plan(*key)
         if len(inputs) != len(plan.inputs):
-            plan.check_names(inputs)
+            check_inputs(plan.signature, inputs)
         options = self._run_options if timeout_s is None else _limited(timeout_s)
         make, delete = self._tensors.make, self._tensors.delete
         call = plan.call()
@@ -116,7 +117,7 @@ class TensorFlowModel:
                 try:
                     array = inputs[name]
                 except KeyError:
-                    plan.check_names(inputs)
+                    check_inputs(plan.signature, inputs)
                     raise
                 if array.dtype is not dtype.numpy:
                     array = native(array, name, dtype)
@@ -155,9 +156,7 @@ class TensorFlowModel:
     def _plan(self, signature: str, outputs: tuple[str, ...] | None) -> Plan:
         if not self._free.alive:
             raise FailedPrecondition("the model is closed")
-        if signature not in self.signatures:
-            raise FailedPrecondition(f'Serving signature key "{signature}" not found.')
-        definition = self.signatures[signature]
+        definition = signature_named(self.signatures, signature)
         plan = Plan(self._library, self._graph, definition, tuple(definition.outputs) if outputs is None else outputs)
         if len(self._plans) >= MAX_PLANS:
             self._plans.clear()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+from penstock.engine.feeds import check_outputs
 from penstock.engine.tensorflow_library import CData, Library, ffi
 from penstock.engine.tensorflow_status import Status
 from penstock.errors import InvalidArgument
-from penstock.tensors import Array, DType, Signature, TensorSpec, dtype_of_array, dtype_of_number
+from penstock.tensors import Array, DType, Signature, dtype_of_number
 
 _TENSORS = ffi.typeof("TF_Tensor*[]")
 _OUTPUTS = ffi.typeof("TF_Output[]")
@@ -44,7 +45,8 @@ class Plan:
         fed = {spec.tensor: spec.name for spec in signature.inputs.values()}
         served: dict[str, list[str]] = {}
         echoes = []
-        for spec in _chosen(signature, outputs):
+        check_outputs(signature, outputs)
+        for spec in (signature.outputs[name] for name in outputs):
             if spec.tensor in fed:
                 echoes.append((spec.name, fed[spec.tensor]))
             else:
@@ -69,35 +71,6 @@ class Plan:
         except IndexError:
             return Call(self._library, len(self.inputs), len(self.fetched))
 
-    def check_names(self, inputs: Mapping[str, Array]) -> None:
-        """Raises InvalidArgument unless exactly the signature's inputs are there (contract TensorFlow Serving §2.1)."""
-        expected = self.signature.inputs
-        if len(inputs) != len(expected):
-            missing = _set(expected.keys() - inputs.keys())
-            raise InvalidArgument(
-                f"input size does not match signature: {len(inputs)}!={len(expected)} "
-                f"len({_set(inputs)}) != len({_set(expected)}). "
-                f"Sent extra: {_set(inputs.keys() - expected.keys())}. Missing but required: {missing}."
-            )
-        for name, spec in expected.items():
-            if name not in inputs:
-                raise InvalidArgument(
-                    f"Signature input alias: {name}(feed name: {spec.tensor}) not found in request and no default value "
-                    f"provided. Inputs expected to be in the request {_set(inputs)}, or default input alias set: "
-                    f"{','.join(sorted(self.signature.defaults))}"
-                )
-
-
-def native(array: Array, name: str, dtype: DType) -> Array:
-    """`array` in native byte order. Raises InvalidArgument if its elements are not those of `dtype`."""
-    try:
-        given = dtype_of_array(array)
-    except KeyError:
-        raise InvalidArgument(f"Expects input {name} to be {dtype.name} but {array.dtype} is provided") from None
-    if given is not dtype:
-        raise InvalidArgument(f"Expects input {name} to be {dtype.name} but {given.name} is provided")
-    return array if dtype.is_string else array.astype(dtype.numpy, copy=False)
-
 
 def echo(array: Array, dtype: DType) -> Array:
     """A copy of an input, as the graph would have returned it."""
@@ -106,19 +79,6 @@ def echo(array: Array, dtype: DType) -> Array:
     strings = np.empty(array.size, object)
     strings[:] = [text.encode() if isinstance(text, str) else text for text in array.reshape(-1).tolist()]
     return strings.reshape(array.shape)
-
-
-def _chosen(signature: Signature, outputs: Sequence[str]) -> list[TensorSpec]:
-    chosen: dict[str, TensorSpec] = {}
-    for name in outputs:
-        if name not in signature.outputs:
-            raise InvalidArgument(
-                f"output tensor alias not found in signature: {name} Outputs expected to be in the set {_set(signature.outputs)}."
-            )
-        if name in chosen:
-            raise InvalidArgument(f"duplicate output tensor alias: {name}")
-        chosen[name] = signature.outputs[name]
-    return list(chosen.values())
 
 
 def _locate(library: Library, graph: CData, signature: Signature, tensor: str) -> tuple[CData, int]:
@@ -139,7 +99,3 @@ def _element_type(library: Library, signature: Signature, name: str, output: CDa
         raise InvalidArgument(
             f"output {name} of signature {signature.name} has element type {number}, which no array can hold"
         ) from None
-
-
-def _set(names: Mapping[str, object] | set[str]) -> str:
-    return "{" + ",".join(sorted(names)) + "}"

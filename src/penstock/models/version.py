@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from penstock.errors import PenstockError
+from penstock.models.engine_choice import Choice
 from penstock.serving.routes import State
 from penstock.tensors import Signature
 
@@ -30,6 +31,7 @@ class Version:
     is_stateful: bool = False
     has_script: bool = False
     load_s: float = 0.0
+    choice: Choice | None = None
     failures: int = 0
     failed_starts: int = 0
     restarts: int = 0

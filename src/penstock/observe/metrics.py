@@ -171,6 +171,17 @@ class HostFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class ServableFigures:
+    """What a gateway knows of a version: its state, the engine that runs it, and the variant that its plan names."""
+
+    model: str
+    version: int
+    state: str
+    engine: str
+    variant: str
+
+
+@dataclass(frozen=True, slots=True)
 class Collected:
     """The figures of the whole server: snapshots of all gateways, restarts by model and version."""
 
@@ -203,8 +214,8 @@ def merged_snapshot(snapshots: Iterable[bytes]) -> bytes:
     return _encoder.encode(series)
 
 
-def exposition(snapshots: Iterable[bytes], hosts: Iterable[HostFigures], states: Iterable[tuple[str, int, str]]) -> bytes:
-    """The Prometheus text of what all gateways report. `states` are model, version and state of each servable."""
+def exposition(snapshots: Iterable[bytes], hosts: Iterable[HostFigures], states: Iterable[ServableFigures]) -> bytes:
+    """The Prometheus text of what all gateways report."""
     from prometheus_client import CollectorRegistry, generate_latest
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
     from prometheus_client.registry import Collector
@@ -239,9 +250,16 @@ def exposition(snapshots: Iterable[bytes], hosts: Iterable[HostFigures], states:
             state = GaugeMetricFamily(
                 "penstock_model_state", "1 for the state a version is in.", labels=["model", "version", "state"]
             )
-            for model, version, name in states:
-                state.add_metric([model, str(version), name], 1)
-            yield from (requests, flight, stages, batches, restarts, state)
+            runs = GaugeMetricFamily(
+                "penstock_model_info",
+                "1 for the engine that runs a version, and the variant that its plan names.",
+                labels=["model", "version", "engine", "variant"],
+            )
+            for one in states:
+                state.add_metric([one.model, str(one.version), one.state], 1)
+                if one.engine:
+                    runs.add_metric([one.model, str(one.version), one.engine, one.variant], 1)
+            yield from (requests, flight, stages, batches, restarts, state, runs)
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Snapshot())

@@ -234,6 +234,7 @@ class Gateway:
     def _update(self, message: ServableState) -> None:
         servable = self._servable(message.model, message.version)
         servable.is_stateful, servable.has_script, servable.url = message.is_stateful, message.has_script, message.url
+        servable.engine, servable.variant = message.engine, message.variant
         servable.signatures = {one.name: signature_of(one) for one in message.signatures}
         servable.batches = frozenset(message.batches)
         state = State(message.state)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import selectors
 import socket
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
@@ -40,6 +41,7 @@ from penstock.script.script import ScriptError
 from penstock.serving.batch_policy import BatchPolicy, Waiting, cut
 from penstock.serving.batcher import WHOLE, Batcher, Outcome, Work
 from penstock.serving.call import common_rows
+from penstock.serving.latency_table import LatencyTable
 
 logger = log.get_logger("host")
 
@@ -69,12 +71,23 @@ class Host:
     """The loop of a host, over a loaded model."""
 
     def __init__(
-        self, model: EngineModel, policy: BatchPolicy, batches: list[str], control: FrameSocket, scripts: ScriptPool | None
+        self,
+        model: EngineModel,
+        policy: BatchPolicy,
+        batches: list[str],
+        control: FrameSocket,
+        scripts: ScriptPool | None,
+        times: Mapping[int, float],
     ) -> None:
+        """`times` are seconds that runs of so many rows took when they were measured."""
         self._model = model
         self._batcher = Batcher(model, policy)
         self._batches = frozenset(batches)
         self._policy = policy
+        # Whoever has said how batches are made has decided what they may be.
+        self._table = None if policy.timeout_ns or policy.allowed_rows else LatencyTable(policy.max_rows, times)
+        if self._table is not None:
+            self._policy = replace(policy, max_rows=self._table.cap)
         self._control = control
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ, None)
@@ -218,6 +231,8 @@ class Host:
         outcomes = self._batcher.run([item.work for item in alive])
         infer_ns = time.monotonic_ns() - started_ns
         rows = sum(item.waiting.rows for item in alive)
+        if self._table is not None and alive[0].waiting.key is not None and self._table.note(rows, infer_ns / 1e9):
+            self._policy = replace(self._policy, max_rows=self._table.cap)
         frames: dict[_Gateway, ToGateway] = {}
         for item, parts in zip(alive, outcomes, strict=True):
             if item.inner is not None:

@@ -36,14 +36,15 @@ class HostSpecs:
         return min(self._cores, key=lambda core: counts[core], default=None)
 
     def spec(self, host: int, version: Version, instance: int, core: int | None) -> HostSpec:
-        options = self._options
+        options, choice = self._options, version.choice
+        assert choice is not None  # made when the version is loaded
         return HostSpec(
             host,
             version.model,
             version.version,
             str(version.path),
             tuple(options.tags.split(",")),
-            options.intra_op,
+            options.intra_op or (choice.variant.threads if choice.variant else 0),
             options.inter_op,
             self._session_config,
             self._batching,
@@ -64,7 +65,10 @@ class HostSpecs:
                 options.script_threads,
                 options.reload,
             ),
-            options.prefer_tflite,
+            choice.engine,
+            str(choice.folder),
+            options.device,
+            choice.variant.times(options.intra_op or choice.variant.threads) if choice.variant else {},
         )
 
 

@@ -15,6 +15,8 @@ from setproctitle import setproctitle
 
 from penstock.config import available_cores
 from penstock.engine.base import Engine, EngineModel, EngineOptions
+from penstock.engine.engines import TENSORFLOW
+from penstock.engine.litert import LiteRtModel
 from penstock.errors import FailedPrecondition, PenstockError, ResourceExhausted, UsageError
 from penstock.models.model_server_files import BATCHING_FILE, read_batching
 from penstock.process.channel import FrameSocket
@@ -23,7 +25,6 @@ from penstock.process.lifeline import end_with_supervisor
 from penstock.process.messages import BatchingSpec, HostSpec, Loaded, LoadFailed, encode, error_message, signature_message
 from penstock.process.script_pool import ScriptPool, load_script, reloading, script_folder
 from penstock.process.warming import warm_up
-from penstock.savedmodel.layout import GRAPH_FILE, LITE_FILE
 from penstock.savedmodel.reader import read_saved_model
 from penstock.script.folder import ScriptFolder
 from penstock.script.output_guard import OutputGuard, limit_output
@@ -78,7 +79,7 @@ def _load(engine: Engine, spec: HostSpec, frames: FrameSocket, folder: ScriptFol
     if script is not None and folder is not None and guard is not None:
         reload = reloading(spec, folder) if spec.script.reloads else None
         scripts = ScriptPool(script, model, guard, threads=spec.script.threads, reload=reload)
-    host = Host(model, policy, batches, frames, scripts)
+    host = Host(model, policy, batches, frames, scripts, spec.times)
     signatures = [signature_message(signature) for signature in model.signatures.values()]
     frames.send(encode(Loaded(signatures, batches, time.monotonic() - started, is_stateful, script is not None)))
     return host
@@ -86,12 +87,9 @@ def _load(engine: Engine, spec: HostSpec, frames: FrameSocket, folder: ScriptFol
 
 def _open(engine: Engine, spec: HostSpec, path: Path) -> tuple[EngineModel, bool]:
     """The version's graph, and whether a run changes what the next one answers."""
-    has_saved_model = (path / GRAPH_FILE).is_file()
-    if (path / LITE_FILE).is_file() and (spec.prefers_tflite or not has_saved_model):
-        from penstock.engine.litert import LiteRtEngine
-
-        lite = LiteRtEngine().load(path, _engine_options(spec))
-        return lite, lite.is_stateful
+    if spec.engine != TENSORFLOW or spec.folder != spec.path:
+        model = engine.load(Path(spec.folder), _engine_options(spec))
+        return model, isinstance(model, LiteRtModel) and model.is_stateful
     is_stateful = read_saved_model(path, spec.tags).is_stateful
     # What has come through shared memory stays there until it is answered; a script may keep what it gives.
     borrows = not is_stateful and script_folder(spec) is None
@@ -117,6 +115,7 @@ def _engine_options(spec: HostSpec) -> EngineOptions:
         intra_op=spec.intra_op,
         inter_op=spec.inter_op,
         config=spec.config,
+        device=spec.device,
         gpu=spec.gpu,
         gpu_memory_fraction=spec.gpu_memory_fraction,
     )

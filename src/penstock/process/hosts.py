@@ -19,6 +19,7 @@ import msgspec
 
 from penstock.config import ServeOptions
 from penstock.errors import DeadlineExceeded, FailedPrecondition, Internal, PenstockError
+from penstock.models.engine_choice import choose
 from penstock.models.machine_memory import unique_bytes
 from penstock.models.version import Version
 from penstock.observe.log import get_logger
@@ -30,7 +31,7 @@ from penstock.process.restart import MAX_FAILED_STARTS, restart_delay
 from penstock.process.supervised import HostProcess
 from penstock.process.unpackings import ArchiveReports, Unpackings
 from penstock.process.zygote_process import Lifeline, ZygoteProcess, ending
-from penstock.process.zygotes import ZygoteEvents, Zygotes
+from penstock.process.zygotes import Home, ZygoteEvents, Zygotes
 from penstock.serving.routes import State
 
 _END_S = 2.0
@@ -90,7 +91,18 @@ class Hosts:
 
     def load(self, version: Version) -> None:
         """Starts the hosts of a version."""
-        for instance in range(self._options.instances):
+        try:
+            version.choice = choose(
+                version.path, self._options.engine, self._options.plan, prefers_tflite=self._options.prefer_tflite
+            )
+        except (PenstockError, OSError) as error:
+            known = error if isinstance(error, PenstockError) else FailedPrecondition(f"{version.path}: {error.strerror}")
+            self._loop.after(0, partial(self._fail, version, known))
+            return
+        if version.choice.note:
+            log.info("%s %s", version.title, version.choice.note)
+        planned = version.choice.variant.instances if version.choice.variant else 1
+        for instance in range(self._options.instances or planned):
             self._start(version, instance)
 
     def unload(self, version: Version) -> None:
@@ -169,7 +181,11 @@ class Hosts:
         self._hosts[host.id] = host
         self._loop.listen(host.control, lambda message: self._obey(host, message), lambda: self._lost(host))
         self._loop.after(self._options.load_timeout_s, partial(self._give_up_loading, host.id))
-        self._zygotes.spawn(self._options.python_of(version.model), self._specs.spec(host.id, version, instance, core), theirs)
+        self._zygotes.spawn(self._home(version), self._specs.spec(host.id, version, instance, core), theirs)
+
+    def _home(self, version: Version) -> Home:
+        engine = version.choice.engine if version.choice else self._zygotes.first.engine
+        return Home(self._options.python_of(version.model), engine)
 
     def _forked(self, host_id: int, pid: int) -> None:
         host = self._hosts.get(host_id)
@@ -183,13 +199,14 @@ class Hosts:
         if status:
             log.error("a model's process (pid %d) %s", pid, ending(os.waitstatus_to_exitcode(status)))
 
-    def _engine_missing(self, python: str, reason: str) -> None:
-        """The zygote of an interpreter cannot start: nor can the models that are to run in it."""
-        if not python:
+    def _engine_missing(self, home: Home, reason: str) -> None:
+        """The zygote of a home cannot start: nor can the models that are to run in it."""
+        homes = {host.version: self._home(host.version) for host in self._hosts.values()}
+        if home == self._zygotes.first and all(one == home for one in homes.values()):
             self._reports.engine_missing(reason)
             return
-        error = FailedPrecondition(f"{python}: {reason}")
-        for version in {host.version for host in self._hosts.values() if self._options.python_of(host.version.model) == python}:
+        error = FailedPrecondition(f"{home.python}: {reason}" if home.python else reason)
+        for version in [version for version, one in homes.items() if one == home]:
             self._fail(version, error)
 
     def _obey(self, host: HostProcess, message: msgspec.Struct) -> None:

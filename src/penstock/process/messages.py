@@ -201,6 +201,8 @@ class BatchingSpec(msgspec.Struct, array_like=True):
 class HostSpec(msgspec.Struct, array_like=True, tag="spawn"):
     """Supervisor to zygote: fork a host. Descriptors: its control socket.
 
+    `times` are seconds that runs of so many rows took when the plan was made.
+    `path` is the version's folder, `folder` the one that `engine` loads: a variant's, where the version has a plan.
     `memory_bytes` bounds what it may allocate (0: nothing does), `core` is the one it is pinned to (None: none).
     """
 
@@ -220,7 +222,10 @@ class HostSpec(msgspec.Struct, array_like=True, tag="spawn"):
     gpu_memory_fraction: float
     warms_up: bool
     script: ScriptSpec
-    prefers_tflite: bool = False
+    engine: str
+    folder: str
+    device: str = "auto"
+    times: dict[int, float] = {}
 
 
 class UnpackSpec(msgspec.Struct, array_like=True, tag="unpack"):
@@ -300,6 +305,8 @@ class ServableState(msgspec.Struct, array_like=True, tag="servable"):
     is_stateful: bool
     has_script: bool
     url: str
+    engine: str = ""
+    variant: str = ""
 
 
 class Labels(msgspec.Struct, array_like=True, tag="labels"):

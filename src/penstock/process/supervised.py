@@ -29,6 +29,8 @@ def state_message(version: Version) -> ServableState:
         version.is_stateful,
         version.has_script,
         version.url,
+        version.choice.engine if version.choice else "",
+        version.choice.variant.name if version.choice and version.choice.variant else "",
     )
 
 

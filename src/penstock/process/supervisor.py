@@ -105,7 +105,9 @@ class Supervisor:
         )
         self._budget = budget
         self._manager = Manager(
-            self, budget, ManagerOptions(options.load_retries, saves_memory=options.saves_memory, instances=options.instances)
+            self,
+            budget,
+            ManagerOptions(options.load_retries, saves_memory=options.saves_memory, instances=max(1, options.instances)),
         )
         self._gateways = Gateways(
             self._loop,

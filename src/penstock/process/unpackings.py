@@ -47,7 +47,7 @@ class Unpackings:
         late = DeadlineExceeded(f"{archive.name} was not unpacked within {self._timeout_s:g} s.")
         self._loop.listen(control, partial(self._obey, control, model, archive), partial(self._refuse, control, model, ended))
         self._loop.after(self._timeout_s, partial(self._refuse, control, model, late))
-        self._zygotes.spawn("", UnpackSpec(model, str(archive)), theirs)
+        self._zygotes.spawn(self._zygotes.first, UnpackSpec(model, str(archive)), theirs)
 
     def _obey(self, control: FrameSocket, model: str, archive: Path, message: msgspec.Struct) -> None:
         if not isinstance(message, Unpacked):

@@ -16,6 +16,7 @@ import time
 from setproctitle import setproctitle
 
 from penstock.engine.base import Engine
+from penstock.engine.engines import make_engine
 from penstock.errors import PenstockError
 from penstock.observe import log
 from penstock.process.channel import ChannelClosed, FrameSocket
@@ -33,12 +34,6 @@ from penstock.process.messages import (
 from penstock.process.unpacking import run_unpacking
 
 _END_S = 2.0
-
-
-def _load_engine(libraries: list[str]) -> Engine:
-    from penstock.engine.tensorflow import TensorFlowEngine
-
-    return TensorFlowEngine(libraries)
 
 
 class Zygote:
@@ -109,7 +104,7 @@ class Zygote:
 
 
 def main(arguments: list[str]) -> None:
-    """`python -m penstock.process.zygote CONTROL_FD LIFELINE_FD LOG_FORMAT [OP_LIBRARY ...]`, started by the supervisor."""
+    """`python -m penstock.process.zygote CONTROL_FD LIFELINE_FD LOG_FORMAT ENGINE [OP_LIBRARY ...]`, from the supervisor."""
     setproctitle("penstock: zygote")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -117,9 +112,9 @@ def main(arguments: list[str]) -> None:
     lifeline = int(arguments[1])
     log.configure(arguments[2])
     try:
-        engine = _load_engine(arguments[3:])
+        engine = make_engine(arguments[3], arguments[4:])
     except PenstockError as error:
-        control.send(encode(ZygoteReady("tensorflow", "", error_message(error))))
+        control.send(encode(ZygoteReady(arguments[3], "", error_message(error))))
         return
     gc.collect()
     gc.freeze()

@@ -20,6 +20,7 @@ class ZygoteProcess:
 
     process: subprocess.Popen[bytes]
     control: FrameSocket
+    engine: str
     is_ready: bool = False
 
     def end(self, timeout_s: float) -> None:
@@ -47,24 +48,31 @@ class Lifeline:
             os.close(self._writer)
 
 
-def start_zygote(lifeline: Lifeline, log_format: str, op_libraries: Sequence[str], python: str = "") -> ZygoteProcess:
-    """Starts a zygote in an interpreter ("": this one), which says when it is ready. Raises UsageError for one that is none."""
+def start_zygote(
+    lifeline: Lifeline, log_format: str, op_libraries: Sequence[str], python: str = "", engine: str = "tensorflow"
+) -> ZygoteProcess:
+    """Starts a zygote with an engine's libraries in an interpreter ("": this one), which says when it is ready.
+
+    Raises UsageError for an interpreter that is none.
+    """
     ours, theirs = frame_pair()
     fds = (theirs.fileno(), lifeline.reader)
-    command = [python or sys.executable, "-m", "penstock.process.zygote", *map(str, fds), log_format, *op_libraries]
+    command = [python or sys.executable, "-m", "penstock.process.zygote", *map(str, fds), log_format, engine, *op_libraries]
     try:
         process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL)
     except OSError as error:
         raise UsageError(f"--python {python}: {error.strerror}") from None
     theirs.close()
-    return ZygoteProcess(process, FrameSocket(ours))
+    return ZygoteProcess(process, FrameSocket(ours), engine)
 
 
 @contextmanager
-def starting(log_format: str, op_libraries: Sequence[str], python: str = "") -> Iterator[tuple[Lifeline, ZygoteProcess]]:
+def starting(
+    log_format: str, op_libraries: Sequence[str], python: str = "", engine: str = "tensorflow"
+) -> Iterator[tuple[Lifeline, ZygoteProcess]]:
     """A zygote that starts while the rest of the server is still being put together; it does not outlive the block."""
     lifeline = Lifeline()
-    zygote = start_zygote(lifeline, log_format, op_libraries, python)
+    zygote = start_zygote(lifeline, log_format, op_libraries, python, engine)
     try:
         yield lifeline, zygote
     finally:

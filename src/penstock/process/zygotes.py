@@ -1,4 +1,4 @@
-"""The supervisor's side of the zygotes, one for each interpreter: has them fork, and starts them again when they end."""
+"""The supervisor's side of the zygotes, one for each engine in each interpreter: has them fork, and starts them again."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 
 from penstock.config import ServeOptions
+from penstock.engine.engines import TENSORFLOW
 from penstock.errors import UsageError
 from penstock.observe.log import get_logger
 from penstock.process.control_loop import ControlLoop
@@ -21,6 +23,13 @@ _END_S = 2.0
 log = get_logger("supervisor")
 
 
+class Home(NamedTuple):
+    """Where a host comes from: an interpreter ("": the default one) with an engine's libraries."""
+
+    python: str
+    engine: str
+
+
 @dataclass(slots=True, eq=False)
 class _Zygote:
     """A zygote, what waits for it to be ready, and when earlier ones ended.
@@ -28,7 +37,7 @@ class _Zygote:
     `hosts` are the processes of its own that live, each with whether it was told to end: a dead zygote tells the end of none.
     """
 
-    python: str
+    home: Home
     process: ZygoteProcess
     has_been_ready: bool = False
     waiting: list[tuple[msgspec.Struct, socket.socket]] = field(default_factory=list)
@@ -41,16 +50,16 @@ class ZygoteEvents:
     """What is called.
 
     `forked` with the number of a host and its process, `exited` with a process that was not told to end and how it ended, as
-    `os.waitpid` has it, `missing` with an interpreter and the reason when its engine cannot be loaded at all.
+    `os.waitpid` has it, `missing` with a home and the reason when its engine cannot be loaded at all.
     """
 
     forked: Callable[[int, int], None]
     exited: Callable[[int, int], None]
-    missing: Callable[[str, str], None]
+    missing: Callable[[Home, str], None]
 
 
 class Zygotes:
-    """All zygotes of a server; the first is for the default interpreter, the others start when they are needed."""
+    """All zygotes of a server; the first is there from the start, the others start when they are needed."""
 
     def __init__(
         self, loop: ControlLoop, options: ServeOptions, lifeline: Lifeline, first: ZygoteProcess, events: ZygoteEvents
@@ -60,18 +69,19 @@ class Zygotes:
         self._lifeline = lifeline
         self._events = events
         self._is_ending = False
-        self._zygotes: dict[str, _Zygote] = {}
-        self._add(_Zygote("", first))
+        self._zygotes: dict[Home, _Zygote] = {}
+        self.first = Home("", first.engine)
+        self._add(_Zygote(self.first, first))
 
-    def spawn(self, python: str, spec: msgspec.Struct, their_end: socket.socket) -> None:
-        """Has a process forked for `spec`, which gets `their_end`, from the zygote of an interpreter ("": the default one)."""
-        zygote = self._zygotes.get(python)
+    def spawn(self, home: Home, spec: msgspec.Struct, their_end: socket.socket) -> None:
+        """Has a process forked for `spec`, which gets `their_end`, from the zygote of a home."""
+        zygote = self._zygotes.get(home)
         if zygote is None:
             try:
-                zygote = self._add(_Zygote(python, self._start(python)))
+                zygote = self._add(_Zygote(home, self._start(home)))
             except UsageError as error:
                 their_end.close()
-                self._events.missing(python, str(error))
+                self._events.missing(home, str(error))
                 return
         if not zygote.process.is_ready:
             zygote.waiting.append((spec, their_end))
@@ -85,13 +95,13 @@ class Zygotes:
             if pid in zygote.hosts:
                 zygote.hosts[pid] = True
 
-    def _start(self, python: str) -> ZygoteProcess:
-        return start_zygote(
-            self._lifeline, self._options.log_format, self._options.op_library, python or self._options.default_python
-        )
+    def _start(self, home: Home) -> ZygoteProcess:
+        options = self._options
+        libraries = options.op_library if home.engine == TENSORFLOW else ()
+        return start_zygote(self._lifeline, options.log_format, libraries, home.python or options.default_python, home.engine)
 
     def _add(self, zygote: _Zygote) -> _Zygote:
-        self._zygotes[zygote.python] = zygote
+        self._zygotes[zygote.home] = zygote
         self._watch(zygote)
         return zygote
 
@@ -107,7 +117,7 @@ class Zygotes:
             zygote.process.is_ready = zygote.has_been_ready = True
             waiting, zygote.waiting = zygote.waiting, []
             for spec, their_end in waiting:
-                self.spawn(zygote.python, spec, their_end)
+                self.spawn(zygote.home, spec, their_end)
         elif isinstance(message, Forked):
             zygote.hosts[message.pid] = False
             self._events.forked(message.host, message.pid)
@@ -121,7 +131,7 @@ class Zygotes:
         waiting, zygote.waiting = zygote.waiting, []
         for _, their_end in waiting:
             their_end.close()
-        self._events.missing(zygote.python, reason)
+        self._events.missing(zygote.home, reason)
 
     def _lost(self, zygote: _Zygote) -> None:
         """A zygote is gone: its hosts live on, the next ones wait for a new zygote."""
@@ -129,9 +139,9 @@ class Zygotes:
         if self._is_ending:
             return
         if not zygote.has_been_ready:
-            self._give_up(zygote, f"the process that loads TensorFlow {how}")
-            if zygote.python:
-                del self._zygotes[zygote.python]
+            self._give_up(zygote, f"the process that loads {zygote.home.engine} {how}")
+            if zygote.home != self.first:
+                del self._zygotes[zygote.home]
             return
         zygote.process.is_ready = False
         zygote.hosts.clear()
@@ -143,7 +153,7 @@ class Zygotes:
 
     def _restart(self, zygote: _Zygote) -> None:
         if not self._is_ending:
-            zygote.process = self._start(zygote.python)
+            zygote.process = self._start(zygote.home)
             self._watch(zygote)
 
     def forget(self) -> None:

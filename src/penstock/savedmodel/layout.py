@@ -21,6 +21,12 @@ GRAPH_FILE = "saved_model.pb"
 TEXT_GRAPH_FILE = "saved_model.pbtxt"
 #: A model in TensorFlow Lite's format, instead of a SavedModel or beside it.
 LITE_FILE = "model.tflite"
+#: A model in ONNX's format, by the name that Triton's repositories give it.
+ONNX_FILE = "model.onnx"
+#: What `penstock optimize` writes of a version; a folder may have it, and a variant of the model, instead of a SavedModel.
+PLAN_FILE = "plan.json"
+#: Any of these makes a folder a version.
+_MODEL_FILES = (GRAPH_FILE, LITE_FILE, ONNX_FILE, PLAN_FILE)
 
 _KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 _MAX_VERSION = (1 << 63) - 1
@@ -96,7 +102,7 @@ def versions_in(folder: Path) -> dict[int, Path]:
     """
     names = sorted(os.listdir(folder))
     versions = _numbered(folder, names, _surely_holds_graph)
-    if GRAPH_FILE not in names and LITE_FILE not in names:
+    if not any(name in names for name in _MODEL_FILES):
         return versions
     if versions:
         raise UsageError(_held_twice(folder, versions))
@@ -113,12 +119,12 @@ def _is_number(text: str) -> bool:
 
 
 def _holds_graph(folder: Path) -> bool:
-    return os.path.isfile(folder / GRAPH_FILE) or os.path.isfile(folder / LITE_FILE)
+    return any(os.path.isfile(folder / name) for name in _MODEL_FILES)
 
 
 def _surely_holds_graph(folder: Path) -> bool:
     """As `_holds_graph`, but raises OSError where that is not known now."""
-    return _is_surely_file(folder / GRAPH_FILE) or _is_surely_file(folder / LITE_FILE)
+    return any(_is_surely_file(folder / name) for name in _MODEL_FILES)
 
 
 def _is_surely_file(path: Path) -> bool:

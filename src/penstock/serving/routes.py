@@ -56,7 +56,10 @@ class NotYet(Unavailable):
 
 @dataclass(slots=True)
 class Servable:
-    """A version: what it takes and gives, and the hosts that run it. Of signatures in `batches`, rows may be put together."""
+    """A version: what it takes and gives, and the hosts that run it. Of signatures in `batches`, rows may be put together.
+
+    `engine` runs it, `variant` is the one that its plan names (empty: it has none).
+    """
 
     model: str
     version: int
@@ -67,6 +70,8 @@ class Servable:
     is_stateful: bool = False
     has_script: bool = False
     url: str = ""
+    engine: str = ""
+    variant: str = ""
     last_used_ns: int = 0
     hosts: list[Host] = field(default_factory=list)
     waiting: deque[Call] = field(default_factory=deque)

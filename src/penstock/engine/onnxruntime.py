@@ -1,0 +1,172 @@
+"""ONNX Runtime, which executes variants that `penstock optimize` has made, and version folders with a `model.onnx`.
+
+Guarantees: TensorFlow is not loaded. Runs are side by side where threads ask for it; one that was begun is not ended. Texts are
+UTF-8. ONNX Runtime is an extra (`pip install penstock[onnxruntime]`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from penstock.engine.base import EngineOptions
+from penstock.engine.feeds import bytes_of, check_inputs, check_outputs, check_time, native, signature_named, texts_of
+from penstock.engine.variant import VARIANT_FILE, read_variant
+from penstock.errors import FailedPrecondition, InvalidArgument, PenstockError, ResourceExhausted
+from penstock.savedmodel.layout import ONNX_FILE
+from penstock.tensors import Array, DType, Signature, TensorSpec, dtype_of_name
+
+_DEFAULT_SIGNATURE = "serving_default"
+_PREDICT = "tensorflow/serving/predict"
+#: Its names of element types, where they are not TensorFlow's.
+_TYPES = {"float16": "half", "int4": "int4", "uint4": "uint4"}
+_PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+_WARNINGS_AND_WORSE = 3
+
+_Errors = tuple[type[BaseException], ...]
+
+
+class OnnxRuntimeEngine:
+    """The ONNX Runtime that is installed. Making one loads its library and starts no thread: fork afterwards."""
+
+    name = "onnxruntime"
+
+    def __init__(self) -> None:
+        """Raises FailedPrecondition where it is not installed."""
+        try:
+            import onnxruntime
+            from onnxruntime.capi import onnxruntime_pybind11_state as state
+        except ImportError as error:
+            raise FailedPrecondition(f"ONNX Runtime is missing ({error}): pip install penstock[onnxruntime]") from None
+        self._library = onnxruntime
+        raised = [kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+        self._errors: _Errors = (*raised, RuntimeError, ValueError)
+        onnxruntime.set_default_logger_severity(_WARNINGS_AND_WORSE)
+
+    @property
+    def version(self) -> str:
+        return str(self._library.__version__)
+
+    def load(self, path: Path, options: EngineOptions) -> OnnxRuntimeModel:
+        """Loads a variant's folder, or one with `model.onnx`. Raises a PenstockError whose message begins with `path`."""
+        providers = self._providers(options)
+        if (path / VARIANT_FILE).is_file():
+            variant, signatures = read_variant(path, self.name)
+            files = {entry.name: entry.file for entry in variant.signatures}
+        else:
+            signatures, files = {}, {_DEFAULT_SIGNATURE: ONNX_FILE}
+        sessions: dict[str, Any] = {}
+        for file in dict.fromkeys(files.values()):
+            sessions[file] = self._session(path / file, options, providers)
+        if not signatures:
+            try:
+                signatures = {_DEFAULT_SIGNATURE: _own_signature(sessions[ONNX_FILE])}
+            except PenstockError as error:
+                raise FailedPrecondition(f"{path / ONNX_FILE}: {error.message}") from None
+        return OnnxRuntimeModel({name: sessions[files[name]] for name in signatures}, signatures, self._errors)
+
+    def _session(self, file: Path, options: EngineOptions, providers: list[Any]) -> Any:
+        settings = self._library.SessionOptions()
+        settings.intra_op_num_threads = options.intra_op
+        settings.inter_op_num_threads = max(1, options.inter_op)
+        # Threads may spin between the operations of a run, and not after it: other models want the cores.
+        settings.add_session_config_entry("session.force_spinning_stop", "1")
+        try:
+            return self._library.InferenceSession(str(file), settings, providers=providers)
+        except self._errors as error:
+            raise FailedPrecondition(f"{file}: {_text(error)}") from None
+
+    def _providers(self, options: EngineOptions) -> list[Any]:
+        """Raises FailedPrecondition for a device that this installation cannot use."""
+        if options.device in ("auto", "cpu"):
+            return ["CPUExecutionProvider"]
+        wanted = _PROVIDERS.get(options.device)
+        there = self._library.get_available_providers()
+        if wanted is None or wanted not in there:
+            raise FailedPrecondition(
+                f"--device {options.device}: this ONNX Runtime {self.version} cannot use one (it has {', '.join(there)}); "
+                "pip install onnxruntime-gpu in place of onnxruntime where there is a GPU"
+            )
+        settings: dict[str, Any] = {"device_id": int(options.gpu.partition(",")[0] or 0)}
+        return [(wanted, settings), "CPUExecutionProvider"]
+
+
+class OnnxRuntimeModel:
+    """The sessions of a variant. Thread-safe."""
+
+    def __init__(self, sessions: Mapping[str, Any], signatures: Mapping[str, Signature], errors: _Errors) -> None:
+        self.signatures = signatures
+        self._errors = errors
+        self._run = {name: session.run for name, session in sessions.items()}
+
+    def run(
+        self,
+        signature: str,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str] | None = None,
+        timeout_s: float | None = None,
+    ) -> dict[str, Array]:
+        """Runs `signature` once. `timeout_s` only keeps a run from beginning whose time is over."""
+        if not self._run:
+            raise FailedPrecondition("the model is closed")
+        definition = signature_named(self.signatures, signature)
+        check_time(timeout_s)
+        check_inputs(definition, inputs)
+        if outputs is not None:
+            check_outputs(definition, outputs)
+        wanted = [definition.outputs[name] for name in (definition.outputs if outputs is None else outputs)]
+        fed = {spec.tensor: _fed(inputs[name], name, spec.dtype) for name, spec in definition.inputs.items()}
+        try:
+            results = self._run[signature]([spec.tensor for spec in wanted], fed)
+        except self._errors as error:
+            raise _error(error) from None
+        return {
+            spec.name: bytes_of(np.asarray(result, object)) if spec.dtype.is_string else result
+            for spec, result in zip(wanted, results, strict=True)
+        }
+
+    def close(self) -> None:
+        """Frees the sessions. A later run is refused."""
+        self.signatures = {}
+        self._run = {}
+
+
+def _fed(array: Array, name: str, dtype: DType) -> Array:
+    if array.dtype is not dtype.numpy:
+        array = native(array, name, dtype)
+    return texts_of(array, name) if dtype.is_string else array
+
+
+def _error(error: BaseException) -> PenstockError:
+    text = _text(error)
+    if "alloc" in text and "memory" in text.lower():
+        return ResourceExhausted(text)
+    return InvalidArgument(text)
+
+
+def _text(error: BaseException) -> str:
+    """Its message, without the code and the place in its sources that it begins with."""
+    text = str(error).strip().splitlines()
+    return " ".join(line.strip() for line in text) or type(error).__name__
+
+
+def _own_signature(session: Any) -> Signature:
+    """The tensors of a file, by its own names. Raises InvalidArgument for an element type that no array can hold."""
+    inputs, outputs = (
+        {tensor.name: _own_spec(tensor) for tensor in sorted(tensors, key=lambda tensor: str(tensor.name))}
+        for tensors in (session.get_inputs(), session.get_outputs())
+    )
+    return Signature(_DEFAULT_SIGNATURE, inputs, outputs, _PREDICT)
+
+
+def _own_spec(tensor: Any) -> TensorSpec:
+    kind = str(tensor.type).removeprefix("tensor(").removesuffix(")")
+    try:
+        dtype = dtype_of_name(_TYPES.get(kind, kind))
+    except KeyError:
+        raise InvalidArgument(f"{tensor.name} is {tensor.type}, which no array can hold") from None
+    shape = tuple(size if isinstance(size, int) and size >= 0 else None for size in tensor.shape)
+    return TensorSpec(tensor.name, dtype, shape, tensor.name)

@@ -1,0 +1,76 @@
+"""Which engine runs a version, and from which folder: by what is in its folder, the plan beside it, and what the options say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from penstock.engine.engines import LITERT, ONNXRUNTIME, TENSORFLOW, installed_version
+from penstock.errors import FailedPrecondition
+from penstock.models.plan import AS_SAVED, Plan, VariantReport, plan_folder, read_plan, refusal, this_machine
+from penstock.savedmodel.layout import GRAPH_FILE, LITE_FILE, ONNX_FILE, TEXT_GRAPH_FILE
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a version runs in: the engine, the folder that it loads, and what a plan measured of that (None: there is no plan).
+
+    `note` is one line for the log; empty where there is nothing to say.
+    """
+
+    engine: str
+    folder: Path
+    variant: VariantReport | None = None
+    note: str = ""
+
+
+def choose(version: Path, engine: str, plan_policy: str, *, prefers_tflite: bool = False) -> Choice:
+    """`engine` is a name or auto; `plan_policy` is auto, trust (a plan of another machine holds as well) or ignore.
+
+    Raises FailedPrecondition where the version cannot run as it is wanted; its message says what to do.
+    """
+    has_saved_model = (version / GRAPH_FILE).is_file() or (version / TEXT_GRAPH_FILE).is_file()
+    if engine in ("auto", LITERT) and (version / LITE_FILE).is_file() and (prefers_tflite or not has_saved_model):
+        return Choice(LITERT, version)
+    folder = plan_folder(version)
+    if folder is None or (plan_policy == "ignore" and has_saved_model):
+        return _without_plan(version, engine, has_saved_model)
+    try:
+        plan = read_plan(folder)
+        name = _variant(plan, engine, version, has_saved_model)
+        report = plan.report(name)
+        reason = refusal(plan, report, version, this_machine(), installed_version(report.engine), trusts=plan_policy == "trust")
+        if reason:
+            raise FailedPrecondition(f"the plan is refused: {reason}; penstock optimize makes another")
+    except FailedPrecondition as error:
+        if engine in ("auto", TENSORFLOW) and has_saved_model:
+            return Choice(TENSORFLOW, version, None, error.message)
+        raise
+    where = version if name == AS_SAVED else folder / plan.folders[name]
+    times = f", {report.speedup:.3g} times as quick as TensorFlow when it was measured" if report.speedup else ""
+    return Choice(report.engine, where, report, "" if name == AS_SAVED else f"runs as {name}{times}")
+
+
+def _without_plan(version: Path, engine: str, has_saved_model: bool) -> Choice:
+    if has_saved_model and engine in ("auto", TENSORFLOW):
+        return Choice(TENSORFLOW, version)
+    if not has_saved_model and engine in ("auto", ONNXRUNTIME) and (version / ONNX_FILE).is_file():
+        return Choice(ONNXRUNTIME, version)
+    if not has_saved_model:
+        raise FailedPrecondition(f"{version}: nothing in it that --engine {engine} can run")
+    raise FailedPrecondition(f"--engine {engine}: there is no variant for it; penstock optimize {version} makes and proves one")
+
+
+def _variant(plan: Plan, engine: str, version: Path, has_saved_model: bool) -> str:
+    """The name of the variant that is wanted. Raises FailedPrecondition."""
+    if engine == "auto":
+        return plan.winner
+    if engine == TENSORFLOW and has_saved_model:
+        return AS_SAVED
+    kept = [one for one in plan.variants if one.engine == engine and one.state == "proven" and one.name in plan.folders]
+    if not kept:
+        states = [f"{one.name} is {one.state}{f' ({one.reason})' if one.reason else ', not kept'}" for one in plan.variants
+                  if one.engine == engine]  # fmt: skip
+        why = "; ".join(states) or "none was tried"
+        raise FailedPrecondition(f"--engine {engine}: {version} has no variant for it: {why}")
+    return max(kept, key=lambda one: one.speedup or 0.0).name
