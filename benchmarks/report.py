@@ -1,7 +1,8 @@
 """`python -m benchmarks.report RESULTS.json`: the figures of a run as docs/performance.md and docs/performance.svg.
 
 Computes nothing that is not in the JSON file but medians and ratios. The profiles that `python -m benchmarks.profile` made,
-benchmarks/profile.md and benchmarks/profile_grpc.md, are put into their marked place as they are.
+benchmarks/profile.md and benchmarks/profile_grpc.md, are put into their marked place as they are; the section on optimized
+models comes from the results of `python -m benchmarks.optimize`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import load, models, works
+from benchmarks import load, models, optimize_report, optimize_results, works
 from benchmarks.chart import Bar, Panel, svg
 from benchmarks.environments import requirements
 from benchmarks.machine import ROOT
@@ -19,13 +20,15 @@ from benchmarks.results import Results, Summary, read
 from benchmarks.servers import GRPC_CONTENDERS, PEER_CONTENDERS, PENSTOCK, Contender
 
 PROFILES = (Path(__file__).with_name("profile.md"), Path(__file__).with_name("profile_grpc.md"))
+#: What `python -m benchmarks.optimize` measured.
+OPTIMIZED = Path(__file__).with_name("results") / "optimize.json"
 CONTENDERS = (PENSTOCK, *PEER_CONTENDERS, *GRPC_CONTENDERS)
 OUR_PARTS = ("penstock", "tensorflow", "tensorflow-cpu", "numpy", "uvloop", "httptools", "pysimdjson", "orjson")
 NONE = "–"
 
 
-def page(results: Results, profile: str | None) -> str:
-    """The whole of performance.md."""
+def page(results: Results, profile: str | None, optimized: Sequence[str] = ()) -> str:
+    """The whole of performance.md; `optimized` are the blocks of its section on optimized models."""
     figures = list(figure_blocks(results))
     blocks = [
         "<!-- Made by `python -m benchmarks.report`: do not edit. -->",
@@ -43,6 +46,7 @@ def page(results: Results, profile: str | None) -> str:
         *other_blocks(results),
         "## Many models, scripts, instances, gRPC" if figures else "",
         *figures,
+        *optimized,
         "## How it was measured",
         method(results),
         contender_table(results),
@@ -286,12 +290,14 @@ def _chart_bar(results: Results, work: works.Load, contender: Contender) -> Bar:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description="Figures to docs/performance.md.")
     parser.add_argument("results", type=Path, metavar="RESULTS.json")
+    parser.add_argument("--optimize", type=Path, default=OPTIMIZED, metavar="FILE", help="where there is one: %(default)s")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", metavar="DIR", help="where to write (default: docs)")
     options = parser.parse_args()
     results = read(options.results)
     profile = "\n\n".join(file.read_text().strip() for file in PROFILES if file.exists()) or None
+    optimized = optimize_report.section(optimize_results.read(options.optimize)) if options.optimize.exists() else []
     options.docs.mkdir(parents=True, exist_ok=True)
-    (options.docs / "performance.md").write_text(page(results, profile))
+    (options.docs / "performance.md").write_text(page(results, profile, optimized))
     (options.docs / "performance.svg").write_text(chart(results))
     print(options.docs / "performance.md")
 

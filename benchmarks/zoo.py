@@ -1,9 +1,9 @@
 """The zoo: twelve models of as many kinds, on disk, with questions to each, for whatever converts and compares models.
 
-`python -m benchmarks.zoo DIR [--only NAME]` guarantees, for each name, a SavedModel in `DIR/NAME/1`, and in
-`DIR/samples/NAME` questions as `penstock optimize --samples` takes them; for the perceptron, a request's body and TensorFlow's answer
-as `benchmarks.models` has them. Each is made in a process of its own and appears whole or not at all; it is made anew when the
-code that it comes from, TensorFlow or Keras is another.
+`python -m benchmarks.zoo DIR [--only NAME]` guarantees, for each name, a SavedModel in `DIR/NAME/1`, and in `DIR/samples/NAME`
+questions as `penstock optimize --samples` takes them; for those that are served, a request's body and TensorFlow's answer, where
+`benchmarks.models` has them. Each is made in a process of its own and appears whole or not at all; it is made anew when the code
+that it comes from, TensorFlow or Keras is another.
 
 `python -m benchmarks.zoo DIR --accuracy NAME PATH` prints which part of held-out questions the model at PATH answers rightly.
 """
@@ -30,8 +30,8 @@ from benchmarks.zoo_inputs import HELD_OUT, SAMPLED, questions
 NAMES = tuple(zoo_models.BUILDERS)
 #: Those that have learnt something, so that their accuracy says something.
 LEARNT = ("perceptron", "conv1d_text", "tf1_graph", "mobilenet_v2", "resnet50", "efficientnet_b0", "efficientnet_b5")
-#: The model whose answers over JSON are compared with peers.
-WITH_BODY = "perceptron"
+#: Those that are served: over JSON, and as binary tensors.
+WITH_BODY, WITH_NPY = "perceptron", "mobilenet_v2"
 _SAMPLES = 4
 _HELD_OUT_ROWS = 2048
 _HELD_OUT_IMAGES = 128
@@ -65,6 +65,18 @@ def write_samples(name: str, target: Path) -> None:
                 np.savez(file, **part)  # type: ignore[arg-type]
 
 
+def write_npy(name: str, target: Path) -> None:
+    """One row of the only input."""
+    with target.open("wb") as file:
+        np.save(file, questions(name, 1, SAMPLED).inputs["x"])
+
+
+def write_expected(name: str, saved_model: Path, target: Path) -> None:
+    """TensorFlow's answer to it."""
+    request = {"instances": questions(name, 1, SAMPLED).inputs["x"]}
+    target.write_text(json.dumps(models.answer(saved_model, request)))
+
+
 def made_of(name: str) -> str:
     """What the content of a model's files depends on; `name` for the record."""
     sources = [Path(module.__file__ or "").read_bytes() for module in (zoo_models, zoo_inputs)]
@@ -89,9 +101,8 @@ def forget_if_other(directory: Path, name: str) -> None:
     stamp.unlink(missing_ok=True)
     shutil.rmtree(models.saved_model_path(directory, name), ignore_errors=True)
     shutil.rmtree(samples_path(directory, name), ignore_errors=True)
-    if name == WITH_BODY:
-        models.body_path(directory, name).unlink(missing_ok=True)
-        models.expected_path(directory, name).unlink(missing_ok=True)
+    for path in (models.body_path, models.npy_path, models.expected_path):
+        path(directory, name).unlink(missing_ok=True)
 
 
 def export(directory: Path, name: str) -> None:
@@ -102,6 +113,9 @@ def export(directory: Path, name: str) -> None:
     if name == WITH_BODY:
         models.appear(models.body_path(directory, name), partial(models.write_body, name))
         models.appear(models.expected_path(directory, name), partial(models.write_expected, name, saved_model))
+    if name == WITH_NPY:
+        models.appear(models.npy_path(directory, name), partial(write_npy, name))
+        models.appear(models.expected_path(directory, name), partial(write_expected, name, saved_model))
     stamp = directory / "stamps" / name
     stamp.parent.mkdir(parents=True, exist_ok=True)
     stamp.write_text(made_of(name))

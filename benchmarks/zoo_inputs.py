@@ -55,10 +55,12 @@ def _perceptron(rows: int, random: np.random.Generator) -> Questions:
 
 
 def _images(rows: int, side: int, blocks: int, channels: int, scale: float, random: np.random.Generator) -> Questions:
-    """Coarse shapes, one for each class, under others and under grain."""
-    patterns = np.random.default_rng(SEED).random((IMAGE_CLASSES, blocks, blocks, channels))
+    """A tint and coarse shapes for each class, under other shapes and under grain."""
+    drawn = np.random.default_rng(SEED)
+    patterns = 0.5 * drawn.random((IMAGE_CLASSES, blocks, blocks, channels))
+    patterns += 0.5 * drawn.random((IMAGE_CLASSES, 1, 1, channels))
     labels = random.integers(0, IMAGE_CLASSES, rows)
-    coarse = 0.65 * patterns[labels] + 0.35 * random.random((rows, blocks, blocks, channels))
+    coarse = 0.9 * patterns[labels] + 0.1 * random.random((rows, blocks, blocks, channels))
     fine = coarse.repeat(side // blocks, axis=1).repeat(side // blocks, axis=2)
     images = (fine + random.normal(0, 0.05, fine.shape)).clip(0, 1) * scale
     return Questions({"x": images.astype(np.float32)}, labels)
@@ -72,12 +74,13 @@ def _tokens(rows: int, width: int, random: np.random.Generator) -> Array:
 
 
 def _text(dtype: type, rows: int, random: np.random.Generator) -> Questions:
-    """A tenth of a text's words are those of its class."""
+    """A tenth of a text's words are those of its class; for 64-bit tokens, a short text begins late."""
     labels = random.integers(0, TEXT_CLASSES, rows)
     common = _tokens(rows, TOKENS, random)
     telling = VOCABULARY // 2 + labels[:, None] * 100 + random.integers(0, 100, common.shape)
     is_telling = (random.random(common.shape) < 0.1) & (common > 0)
-    return Questions({"tokens": np.where(is_telling, telling, common).astype(dtype)}, labels)
+    tokens: Array = np.where(is_telling, telling, common).astype(dtype)
+    return Questions({"tokens": tokens[:, ::-1] if dtype is np.int64 else tokens}, labels)
 
 
 def _wide_and_deep(rows: int, random: np.random.Generator) -> Questions:

@@ -29,7 +29,10 @@ from benchmarks.zoo_inputs import (
     questions,
 )
 
-_NORMALIZED_TO = 4
+#: Of the fitted images, those that the normalizations are fitted to: one of so many.
+_NORMALIZED = 4
+#: The ends of the names of a residual branch's last normalization.
+_BRANCH_ENDS = ("project_BN", "project_bn", "_3_bn")
 _CLASSES = 1000
 
 
@@ -71,46 +74,50 @@ def wide_and_deep(target: Path) -> None:
 
     numbers = {name: Input((1,), name=name) for name in ("age", "hours")}
     words = {name: Input((1,), name=name, dtype="string") for name in ("occupation", "city")}
-    places = {
-        name: layers.StringLookup(vocabulary=list(known))(words[name])
-        for name, known in (("occupation", OCCUPATIONS), ("city", CITIES))
-    }
-    crossed = layers.HashedCrossing(num_bins=1000, output_mode="one_hot")(tuple(words.values()))
-    seen_as_one = [
-        layers.CategoryEncoding(num_tokens=len(known) + 1, output_mode="one_hot")(places[name])
-        for name, known in (("occupation", OCCUPATIONS), ("city", CITIES))
-    ]
-    wide = layers.Concatenate()([crossed, *seen_as_one])
-    embedded = [
-        layers.Flatten()(layers.Embedding(len(known) + 1, 32, embeddings_initializer=_wide())(places[name]))
-        for name, known in (("occupation", OCCUPATIONS), ("city", CITIES))
-    ]
+    known = {"occupation": OCCUPATIONS, "city": CITIES}
+    sizes = {name: len(vocabulary) + 1 for name, vocabulary in known.items()}
+    places = {name: layers.StringLookup(vocabulary=list(known[name]))(words[name]) for name in words}
+
+    def table(place: Any, rows: int, width: int) -> Any:
+        return layers.Flatten()(layers.Embedding(rows, width, embeddings_initializer=_wide())(place))
+
+    crossed = places["occupation"] * sizes["city"] + places["city"]
+    wide = [table(crossed, sizes["occupation"] * sizes["city"], 1), *(table(places[name], sizes[name], 1) for name in places)]
     scaled = [layers.Rescaling(0.02)(each) for each in numbers.values()]
-    deep = layers.Concatenate()([*scaled, *embedded])
+    deep = layers.Concatenate()([*scaled, *(table(places[name], sizes[name], 32) for name in places)])
     for width in (256, 128, 64):
         deep = layers.Dense(width, activation="relu")(deep)
-    together = layers.Concatenate()([wide, deep])
+    together = layers.Concatenate()([*wide, deep])
     probability = layers.Dense(1, activation="sigmoid", kernel_initializer=_wide(), name="probability")(together)
     _write(keras.Model({**numbers, **words}, {"probability": probability}, name="wide_and_deep"), target)
 
 
 def _image_network(application: str, name: str, fitted_rows: int, target: Path) -> None:
-    """x [None, side, side, 3] -> 1000 classes, of which the first have been learnt; its weights are random but the last."""
+    """x [None, side, side, 3] -> 1000 classes, of which the first have been learnt; its weights are random but the last.
+
+    Residual branches are kept small, and MobileNet's depthwise kernels nearly means: a deep random network is chaotic otherwise,
+    and what it says of an image has nothing to do with what it says of another that looks the same.
+    """
     import keras
 
     side = SIDES[name]
     x = keras.Input((side, side, 3), name="x")
     body = getattr(keras.applications, application)(input_tensor=x, include_top=False, pooling="avg", weights=None)
+    body = keras.Model({"x": x}, body.output)
     random = np.random.default_rng(SEED)
     for layer in body.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
-            layer.gamma.assign(random.uniform(0.7, 1.3, layer.gamma.shape))
+            size = 0.25 if layer.name.endswith(_BRANCH_ENDS) else 1.0
+            layer.gamma.assign(size * random.uniform(0.7, 1.3, layer.gamma.shape))
             layer.beta.assign(random.normal(0, 0.1, layer.beta.shape))
+        elif isinstance(layer, keras.layers.DepthwiseConv2D) and application == "MobileNetV2":
+            layer.kernel.assign(0.7 * layer.kernel + 0.4)
     asked = questions(name, fitted_rows, FITTED)
     images = asked.inputs["x"]
-    body(images[:_NORMALIZED_TO], training=True)
-    seen = np.concatenate([np.asarray(body(images[at : at + 8], training=False)) for at in range(0, fitted_rows, 8)])
+    body({"x": images[: fitted_rows // _NORMALIZED]}, training=True)
+    batches = [images[at : at + 8] for at in range(0, fitted_rows, 8)]
+    seen = np.concatenate([np.asarray(body({"x": batch}, training=False)) for batch in batches])
     last = keras.layers.Dense(_CLASSES, activation="softmax")
     model = keras.Model({"x": x}, last(body.output), name=name)
     last.set_weights(_solved(seen, asked.labels, random))
@@ -208,6 +215,7 @@ def tf1_graph(target: Path) -> None:
 
     v1 = tf.compat.v1
     asked = questions("tf1_graph", 2048, FITTED)
+    assert asked.labels is not None
     with tf.Graph().as_default(), v1.Session() as session, v1.variable_scope("net", use_resource=False):
         v1.set_random_seed(SEED)
         x = v1.placeholder(tf.float32, [None, SMALL_SIDE, SMALL_SIDE, 1], "x")
@@ -254,7 +262,7 @@ def multi_task(target: Path) -> None:
 BUILDERS: dict[str, Callable[[Path], None]] = {
     "perceptron": perceptron,
     "wide_and_deep": wide_and_deep,
-    "mobilenet_v2": partial(_image_network, "MobileNetV2", "mobilenet_v2", 64),
+    "mobilenet_v2": partial(_image_network, "MobileNetV2", "mobilenet_v2", 128),
     "resnet50": partial(_image_network, "ResNet50", "resnet50", 64),
     "efficientnet_b0": partial(_image_network, "EfficientNetB0", "efficientnet_b0", 64),
     "efficientnet_b5": partial(_image_network, "EfficientNetB5", "efficientnet_b5", 24),

@@ -75,6 +75,12 @@ class ServeOptions:
         "When a plan holds: auto for this model on such a machine, trust on any machine, ignore never.",
         choices=("auto", "trust", "ignore"),
     )
+    variants: str = option(
+        "", "Two proven variants of a plan, separated by a comma: the second runs while deadlines are at risk with the first."
+    )
+    variant_latency_ms: float = option(
+        0.0, "What counts as a deadline for --variants; 0 is that of the request itself.", unit="ms", least=0
+    )
     device: str = option(
         "auto",
         "What engines compute on; auto is the CPU, and for TensorFlow the GPUs that it sees.",
@@ -136,6 +142,8 @@ class ServeOptions:
                 raise UsageError(f"{flag_name(item.name)} {value}: expected at least {data['least']}")
             if data["most"] is not None and value > data["most"]:
                 raise UsageError(f"{flag_name(item.name)} {value}: expected at most {data['most']}")
+            if item.name == "variants":
+                _ = self.variant_names
             if data["choices"] and value not in data["choices"]:
                 raise UsageError(f"{flag_name(item.name)} {value}: expected one of {', '.join(data['choices'])}")
 
@@ -147,6 +155,14 @@ class ServeOptions:
         if len(sizes) < len(texts) or any(after <= before for before, after in zip((0, *sizes), sizes, strict=False)):
             raise UsageError(f"--allowed-batch-sizes {self.allowed_batch_sizes}: expected ascending numbers such as 1,8,32")
         return sizes
+
+    @property
+    def variant_names(self) -> tuple[str, ...]:
+        """--variants as two names, or none. Raises UsageError."""
+        names = tuple(name.strip() for name in self.variants.split(",") if name.strip())
+        if names and (len(names) != 2 or names[0] == names[1]):
+            raise UsageError(f"--variants {self.variants}: expected two names such as openvino-fp32,openvino-int8")
+        return names
 
     @property
     def default_python(self) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from penstock.engine.base import EngineOptions
-from penstock.engine.engines import ONNXRUNTIME, OPENVINO, installed_version, make_engine
+from penstock.engine.engines import ONNXRUNTIME, OPENVINO, TENSORFLOW, installed_version, make_engine
 from penstock.engine.variant import SignatureEntry, Variant, read_variant, write_variant
 from penstock.optimize.child import Child, ChildError
 from penstock.optimize.export import Exporter
@@ -43,6 +43,7 @@ class Conversions:
 
     def freeze(self, version: Path, signatures: dict[str, Signature], folder: Path) -> None:
         Exporter(version, TAGS, signatures).freeze(folder)
+        make_engine(TENSORFLOW).load(folder, EngineOptions()).close()
 
 
 class Conversion:

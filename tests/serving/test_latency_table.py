@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from penstock.serving.latency_table import LatencyTable
 
 
@@ -52,8 +54,10 @@ def test_the_table_follows_a_machine_that_has_changed() -> None:
     assert table.cap == 128
 
 
-def test_batches_that_are_not_full_stand_for_their_size() -> None:
+def test_what_was_not_seen_is_told_by_what_was() -> None:
     table = LatencyTable(128, {})
+    assert table.seconds(1) is None
     table.note(3, 0.003)
     assert table.seconds(4) == 0.004
-    assert table.seconds(100) is None
+    assert table.seconds(100) == pytest.approx(0.1)
+    assert table.seconds(1) == 0.004

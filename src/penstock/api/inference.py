@@ -15,7 +15,7 @@ from penstock.api.administration import Administration
 from penstock.errors import Cancelled, DeadlineExceeded, Internal, NotFound, PenstockError
 from penstock.observe.log import get_logger
 from penstock.observe.metrics import STAGES, Metrics, Recorder
-from penstock.serving.call import Call, Invocation, ScriptCall
+from penstock.serving.call import Call, Invocation, Results, ScriptCall
 from penstock.serving.routes import NotLoaded, NotYet, Routes, Servable
 from penstock.tensors import Array, Signature
 from penstock.wire.request import Request, Response
@@ -164,6 +164,7 @@ class _Ending:
     decoded_ns: int
     infer_ns: int
     batch_rows: int
+    results: Results
     fail: Callable[[PenstockError], None]
 
     def begin(self) -> None:
@@ -197,6 +198,9 @@ class _Ending:
         encoded_ns = time.monotonic_ns()
         if self._inference.server_timing:
             response.add_field(b"server-timing", self._timing(began_ns, encoded_ns))
+        if self.results.variant:
+            response.add_field(b"x-penstock-variant", self.results.variant.encode())
+            self._recorder.ran_as(self.results.variant)
         request.answer(response)
         self._recorder.finished(
             code,

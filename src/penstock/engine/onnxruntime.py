@@ -6,6 +6,7 @@ UTF-8. ONNX Runtime is an extra (`pip install penstock[onnxruntime]`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 
 from penstock.engine.base import EngineOptions
 from penstock.engine.feeds import bytes_of, check_inputs, check_outputs, check_time, native, signature_named, texts_of
+from penstock.engine.no_telemetry import refuse_telemetry
 from penstock.engine.variant import VARIANT_FILE, read_variant
 from penstock.errors import FailedPrecondition, InvalidArgument, PenstockError, ResourceExhausted
 from penstock.savedmodel.layout import ONNX_FILE
@@ -25,6 +27,11 @@ _PREDICT = "tensorflow/serving/predict"
 _TYPES = {"float16": "half", "int4": "int4", "uint4": "uint4"}
 _PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 _WARNINGS_AND_WORSE = 3
+#: The element types that its Python interface takes and gives as arrays.
+_HELD = frozenset(
+    ["float", "double", "half", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool", "string"]
+)
+_CODE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 
 _Errors = tuple[type[BaseException], ...]
 
@@ -36,6 +43,7 @@ class OnnxRuntimeEngine:
 
     def __init__(self) -> None:
         """Raises FailedPrecondition where it is not installed."""
+        refuse_telemetry()
         try:
             import onnxruntime
             from onnxruntime.capi import onnxruntime_pybind11_state as state
@@ -66,6 +74,12 @@ class OnnxRuntimeEngine:
                 signatures = {_DEFAULT_SIGNATURE: _own_signature(sessions[ONNX_FILE])}
             except PenstockError as error:
                 raise FailedPrecondition(f"{path / ONNX_FILE}: {error.message}") from None
+        for signature in signatures.values():
+            for spec in (*signature.inputs.values(), *signature.outputs.values()):
+                if spec.dtype.name not in _HELD:
+                    raise FailedPrecondition(
+                        f"{path}: signature {signature.name}: {spec.name} is {spec.dtype.name}, which ONNX Runtime cannot hold"
+                    )
         return OnnxRuntimeModel({name: sessions[files[name]] for name in signatures}, signatures, self._errors)
 
     def _session(self, file: Path, options: EngineOptions, providers: list[Any]) -> Any:
@@ -135,6 +149,7 @@ class OnnxRuntimeModel:
 
 
 def _fed(array: Array, name: str, dtype: DType) -> Array:
+    array = np.asarray(array)  # it takes no scalars of NumPy
     if array.dtype is not dtype.numpy:
         array = native(array, name, dtype)
     return texts_of(array, name) if dtype.is_string else array
@@ -148,9 +163,9 @@ def _error(error: BaseException) -> PenstockError:
 
 
 def _text(error: BaseException) -> str:
-    """Its message, without the code and the place in its sources that it begins with."""
-    text = str(error).strip().splitlines()
-    return " ".join(line.strip() for line in text) or type(error).__name__
+    """Its message, in one line, without the code that it begins with."""
+    text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    return _CODE.sub("", text) or type(error).__name__
 
 
 def _own_signature(session: Any) -> Signature:

@@ -16,12 +16,21 @@ import numpy as np
 from penstock.config import available_cores
 from penstock.engine.base import EngineOptions
 from penstock.engine.feeds import check_inputs, check_outputs, check_time, native, signature_named
+from penstock.engine.no_telemetry import refuse_telemetry
 from penstock.engine.variant import read_variant
 from penstock.errors import FailedPrecondition, InvalidArgument, PenstockError, ResourceExhausted
 from penstock.tensors import Array, Signature
 
 #: What OpenVINO calls the precisions of a variant; int8 is in the graph itself.
 _HINTS = {"fp32": "f32", "fp16": "f32", "int8": "f32", "bf16": "bf16"}
+
+
+#: The element types that its tensors share with NumPy.
+_TYPES = frozenset(["float", "double", "half", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool"])
+
+#: Its CPU computes these as int32, and says nothing when a number does not fit.
+_NARROWED = frozenset(["int64", "uint32", "uint64"])
+_INT32 = np.iinfo(np.int32)
 
 
 class OpenVinoEngine:
@@ -31,6 +40,7 @@ class OpenVinoEngine:
 
     def __init__(self) -> None:
         """Raises FailedPrecondition where it is not installed."""
+        refuse_telemetry()
         try:
             import openvino
         except ImportError as error:
@@ -73,7 +83,10 @@ class _Calls:
     __slots__ = ("_compiled", "_tensor", "free", "inputs", "outputs")
 
     def __init__(self, compiled: Any, signature: Signature, tensor: Any) -> None:
-        """Raises InvalidArgument where the graph lacks a tensor of the signature."""
+        """Raises InvalidArgument where the graph lacks a tensor of the signature, or cannot be given one."""
+        for spec in (*signature.inputs.values(), *signature.outputs.values()):
+            if spec.dtype.name not in _TYPES:
+                raise InvalidArgument(f"signature {signature.name}: {spec.name} is {spec.dtype.name}, which OpenVINO cannot hold")
         self._compiled = compiled
         self._tensor = tensor
         self.free: list[Any] = []
@@ -89,7 +102,9 @@ class _Calls:
         except IndexError:
             request = self._compiled.create_infer_request()
         for place, array in zip(self.inputs, arrays, strict=True):
-            request.set_input_tensor(place, self._tensor(array, shared_memory=array.size > 0))
+            # OpenVINO shares no memory that is empty or read-only; it is copied.
+            is_shared = array.size > 0 and array.flags.writeable
+            request.set_input_tensor(place, self._tensor(array, shared_memory=is_shared))
         request.infer()
         # Copies: the request's own memory is that of the next run.
         results = [np.array(request.get_output_tensor(self.outputs[name]).data) for name in outputs]
@@ -125,6 +140,8 @@ class OpenVinoModel:
             array = inputs[name]
             if array.dtype is not spec.dtype.numpy:
                 array = native(array, name, spec.dtype)
+            if spec.dtype.name in _NARROWED:
+                _check_range(array, name)
             arrays.append(np.ascontiguousarray(array).reshape(array.shape))
         try:
             results = self._calls[signature].run(arrays, wanted)
@@ -136,6 +153,12 @@ class OpenVinoModel:
         """Frees the graphs. A later run is refused."""
         self.signatures = {}
         self._calls = {}
+
+
+def _check_range(array: Array, name: str) -> None:
+    """Raises InvalidArgument for a number that OpenVINO would make another of."""
+    if array.size and not (_INT32.min <= array.min() and array.max() <= _INT32.max):
+        raise InvalidArgument(f"input {name}: has numbers beyond 32 bits, which OpenVINO cannot compute with")
 
 
 def _places(ports: Sequence[Any], tensors: Sequence[str]) -> list[int]:

@@ -62,6 +62,8 @@ class TensorFlowEngine:
 
         Raises a PenstockError whose message begins with `path`.
         """
+        if options.device == "tensorrt":
+            raise FailedPrecondition(f"{path}: --device tensorrt: TensorFlow has none any more; take --engine onnxruntime")
         for op_library in options.op_libraries:
             self._load_ops(op_library)
         return TensorFlowModel(self._library, path, options)
@@ -87,6 +89,9 @@ class TensorFlowModel:
         # Frees the session of a model that nobody closed, and of one whose signatures turn out to be broken.
         self._free = weakref.finalize(self, _free_session, library, self._session, self._graph)
         self._free.atexit = False
+        if options.device == "cuda" and "GPU" not in _device_types(library, self._session):
+            version = ffi.string(library.core.TF_Version()).decode()
+            raise FailedPrecondition(f"{path}: --device cuda: TensorFlow {version} sees no GPU here")
         self.signatures: Mapping[str, Signature] = parse_meta_graph(meta_graph)
         self._plans: dict[tuple[str, tuple[str, ...] | None], Plan] = {}
         for name in self.signatures:
@@ -200,6 +205,18 @@ def _load_session(library: Library, graph: CData, path: Path, options: EngineOpt
         raise NotFound(f"{path}: {missing[0]} in TensorFlow {version}; --op-library names a shared object that defines it")
     status.check(f"{path}: ")
     return session, bytes(ffi.buffer(meta_graph.data, meta_graph.length))
+
+
+def _device_types(library: Library, session: CData) -> set[str]:
+    """What a session may compute on: CPU, GPU."""
+    core, status = library.core, Status(library)
+    devices = core.TF_SessionListDevices(session, status.pointer)
+    status.check()
+    try:
+        places = range(core.TF_DeviceListCount(devices))
+        return {ffi.string(core.TF_DeviceListType(devices, place, status.pointer)).decode() for place in places}
+    finally:
+        core.TF_DeleteDeviceList(devices)
 
 
 def _free_session(library: Library, session: CData, graph: CData) -> None:

@@ -28,6 +28,7 @@ ffi.cdef(
     typedef struct TF_Graph TF_Graph;
     typedef struct TF_Operation TF_Operation;
     typedef struct TF_Session TF_Session;
+    typedef struct TF_DeviceList TF_DeviceList;
     typedef struct TF_SessionOptions TF_SessionOptions;
     typedef struct TF_Library TF_Library;
     typedef struct TF_Buffer { const void* data; size_t length; void* deallocator; } TF_Buffer;
@@ -69,6 +70,10 @@ ffi.cdef(
     TF_Session* TF_LoadSessionFromSavedModel(const TF_SessionOptions*, const TF_Buffer* run_options, const char* folder,
         const char* const* tags, int num_tags, TF_Graph*, TF_Buffer* meta_graph_def, TF_Status*);
     void TF_CloseSession(TF_Session*, TF_Status*);
+    TF_DeviceList* TF_SessionListDevices(TF_Session*, TF_Status*);
+    int TF_DeviceListCount(const TF_DeviceList*);
+    const char* TF_DeviceListType(const TF_DeviceList*, int, TF_Status*);
+    void TF_DeleteDeviceList(TF_DeviceList*);
     void TF_DeleteSession(TF_Session*, TF_Status*);
     void TF_SessionRun(TF_Session*, const TF_Buffer* run_options,
         const TF_Output* inputs, TF_Tensor* const* input_values, int num_inputs,

@@ -13,6 +13,8 @@ from penstock.engine.base import EngineOptions
 #: RunOptions.inter_op_thread_pool: no pool.
 CALLERS_THREAD = -1
 SESSION_POOL = 0
+#: device_count, a map in field 1: "GPU" to 0.
+_NO_GPUS = b"\x0a\x07\x0a\x03GPU\x10\x00"
 
 
 def config_proto(options: EngineOptions) -> bytes:
@@ -27,6 +29,8 @@ def config_proto(options: EngineOptions) -> bytes:
         chosen += _number(2, options.intra_op)
     if options.inter_op:
         chosen += _number(5, options.inter_op)
+    if options.device == "cpu":
+        chosen += _NO_GPUS
     return defaults + options.config + chosen + _gpu_options(options)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,15 @@ from penstock.engine.engines import LITERT, ONNXRUNTIME, TENSORFLOW, installed_v
 from penstock.errors import FailedPrecondition
 from penstock.models.plan import AS_SAVED, Plan, VariantReport, plan_folder, read_plan, refusal, this_machine
 from penstock.savedmodel.layout import GRAPH_FILE, LITE_FILE, ONNX_FILE, TEXT_GRAPH_FILE
+
+
+@dataclass(frozen=True, slots=True)
+class Quick:
+    """A second variant, for when there is no time for the first."""
+
+    engine: str
+    folder: Path
+    variant: VariantReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,33 +32,38 @@ class Choice:
     folder: Path
     variant: VariantReport | None = None
     note: str = ""
+    quick: Quick | None = None
 
 
-def choose(version: Path, engine: str, plan_policy: str, *, prefers_tflite: bool = False) -> Choice:
-    """`engine` is a name or auto; `plan_policy` is auto, trust (a plan of another machine holds as well) or ignore.
+def choose(version: Path, engine: str, plan_policy: str, *, prefers_tflite: bool = False, variants: Sequence[str] = ()) -> Choice:
+    """`engine` is a name or auto, `variants` are the two that --variants names, the usual one first.
 
+    `plan_policy` is auto, trust (a plan of another machine holds as well) or ignore.
     Raises FailedPrecondition where the version cannot run as it is wanted; its message says what to do.
     """
     has_saved_model = (version / GRAPH_FILE).is_file() or (version / TEXT_GRAPH_FILE).is_file()
     if engine in ("auto", LITERT) and (version / LITE_FILE).is_file() and (prefers_tflite or not has_saved_model):
         return Choice(LITERT, version)
     folder = plan_folder(version)
-    if folder is None or (plan_policy == "ignore" and has_saved_model):
+    if variants and folder is None:
+        raise FailedPrecondition(f"--variants: {version} has no plan; penstock optimize --keep-all makes one with all variants")
+    if folder is None or (plan_policy == "ignore" and has_saved_model and not variants):
         return _without_plan(version, engine, has_saved_model)
     try:
         plan = read_plan(folder)
-        name = _variant(plan, engine, version, has_saved_model)
+        name = variants[0] if variants else _variant(plan, engine, version, has_saved_model)
         report = plan.report(name)
         reason = refusal(plan, report, version, this_machine(), installed_version(report.engine), trusts=plan_policy == "trust")
+        quick = _quick(plan, variants[1], version, folder) if variants else None
         if reason:
             raise FailedPrecondition(f"the plan is refused: {reason}; penstock optimize makes another")
     except FailedPrecondition as error:
-        if engine in ("auto", TENSORFLOW) and has_saved_model:
+        if engine in ("auto", TENSORFLOW) and has_saved_model and not variants:
             return Choice(TENSORFLOW, version, None, error.message)
         raise
     where = version if name == AS_SAVED else folder / plan.folders[name]
     times = f", {report.speedup:.3g} times as quick as TensorFlow when it was measured" if report.speedup else ""
-    return Choice(report.engine, where, report, "" if name == AS_SAVED else f"runs as {name}{times}")
+    return Choice(report.engine, where, report, "" if name == AS_SAVED else f"runs as {name}{times}", quick)
 
 
 def _without_plan(version: Path, engine: str, has_saved_model: bool) -> Choice:
@@ -59,6 +74,12 @@ def _without_plan(version: Path, engine: str, has_saved_model: bool) -> Choice:
     if not has_saved_model:
         raise FailedPrecondition(f"{version}: nothing in it that --engine {engine} can run")
     raise FailedPrecondition(f"--engine {engine}: there is no variant for it; penstock optimize {version} makes and proves one")
+
+
+def _quick(plan: Plan, name: str, version: Path, folder: Path) -> Quick:
+    """Raises FailedPrecondition for a variant that is not there."""
+    report = plan.report(name)
+    return Quick(report.engine, version if name == AS_SAVED else folder / plan.folders[name], report)
 
 
 def _variant(plan: Plan, engine: str, version: Path, has_saved_model: bool) -> str:

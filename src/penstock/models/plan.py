@@ -108,8 +108,9 @@ class VariantReport(msgspec.Struct, frozen=True):
     drop: float | None = None
 
     def times(self, threads: int) -> dict[int, float]:
-        """Seconds of a call by its rows, by one caller with so many threads."""
-        return {one.batch: one.p50_ms / 1e3 for one in self.speeds if one.callers == 1 and one.threads == threads}
+        """Seconds of a call by its rows with so many threads, as many at a time as there are processes, where that was measured."""
+        fitting = sorted((one for one in self.speeds if one.threads == threads), key=lambda one: one.callers == self.instances)
+        return {one.batch: one.p50_ms / 1e3 for one in fitting}
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -129,7 +130,7 @@ class Plan(msgspec.Struct, frozen=True):
     folders: dict[str, str]
     sizes: dict[str, int]
     samples: str
-    note: str = ""
+    rounds: int = 0
     format: int = FORMAT
 
     def report(self, name: str) -> VariantReport:
@@ -203,7 +204,7 @@ def refusal(plan: Plan, report: VariantReport, version: Path, machine: Machine, 
 
     `trusts`: another machine is no reason. A version folder without a SavedModel is what the plan says it is.
     """
-    if (version / GRAPH_FILE).is_file() and plan_folder(version) != version and fingerprint(version) != plan.fingerprint:
+    if (version / GRAPH_FILE).is_file() and fingerprint(version) != plan.fingerprint:
         return "the model has changed since"
     there = plan.versions.get(report.engine, "")
     if there != here:

@@ -27,7 +27,7 @@ _WAIT_BOUNDS_NS = np.array(WAIT_BOUNDS_US) * 1000
 
 
 class Series(msgspec.Struct, array_like=True):
-    """What is kept for one model, version and API. `codes` counts outcomes by code name.
+    """What is kept for one model, version and API. `codes` counts outcomes by code name, `variants` answers by variant.
 
     `waits` are what TensorFlow Serving's names ask for (`WAITS`), in its buckets.
     """
@@ -42,10 +42,13 @@ class Series(msgspec.Struct, array_like=True):
     batch_rows: int
     in_flight: int
     waits: list[list[int]]
+    variants: dict[str, int] = {}
 
     def add(self, other: Series) -> None:
         for code, count in other.codes.items():
             self.codes[code] = self.codes.get(code, 0) + count
+        for variant, count in other.variants.items():
+            self.variants[variant] = self.variants.get(variant, 0) + count
         for mine, theirs in zip(self.stages, other.stages, strict=True):
             mine[:] = map(sum, zip(mine, theirs, strict=True))
         self.sums_ns = list(map(sum, zip(self.sums_ns, other.sums_ns, strict=True)))
@@ -82,6 +85,11 @@ class Recorder:
         """Counts a request that ended before it was submitted."""
         codes = self._series.codes
         codes[code] = codes.get(code, 0) + 1
+
+    def ran_as(self, variant: str) -> None:
+        """Counts an answer of a version that has several variants."""
+        variants = self._series.variants
+        variants[variant] = variants.get(variant, 0) + 1
 
     def finished(self, code: str, observation: Observation) -> None:
         """Counts a request that was in flight."""
@@ -231,11 +239,16 @@ def exposition(snapshots: Iterable[bytes], hosts: Iterable[HostFigures], states:
                 "and back), infer (engine), encode, write.",
                 labels=[*labels, "stage"],
             )
+            variants = CounterMetricFamily(
+                "penstock_variant_answers", "Answers by variant, where a version has several.", labels=[*labels, "variant"]
+            )
             batches = HistogramMetricFamily("penstock_batch_rows", "Rows of the batch a request was run in.", labels=labels)
             for series in merge(snapshots):
                 values = [series.model, str(series.version), series.api]
                 for code, count in sorted(series.codes.items()):
                     requests.add_metric([*values, code], count)
+                for variant, count in sorted(series.variants.items()):
+                    variants.add_metric([*values, variant], count)
                 flight.add_metric(values, series.in_flight)
                 for stage, counts, total in zip(STAGES, series.stages, series.sums_ns, strict=True):
                     if any(counts):
@@ -259,7 +272,7 @@ def exposition(snapshots: Iterable[bytes], hosts: Iterable[HostFigures], states:
                 state.add_metric([one.model, str(one.version), one.state], 1)
                 if one.engine:
                     runs.add_metric([one.model, str(one.version), one.engine, one.variant], 1)
-            yield from (requests, flight, stages, batches, restarts, state, runs)
+            yield from (requests, flight, stages, batches, variants, restarts, state, runs)
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Snapshot())

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.engine.engines import ONNXRUNTIME, OPENVINO
+from penstock.engine.no_telemetry import refuse_telemetry
 from penstock.engine.variant import SignatureEntry, Variant, read_variant, signature_entry, write_variant
 from penstock.errors import FailedPrecondition
 from penstock.optimize.same_graphs import onnx_shape, openvino_shape, share_graphs
@@ -32,10 +33,14 @@ _MAX_PROTO_BYTES = (1 << 31) - 1
 class Exporter:
     """What lives in the process: a version folder and the signatures that are wanted."""
 
-    def __init__(self, version: Path, tags: Sequence[str], signatures: Mapping[str, Signature]) -> None:
+    def __init__(
+        self, version: Path, tags: Sequence[str], signatures: Mapping[str, Signature], op_libraries: Sequence[str] = ()
+    ) -> None:
         self._version = version
         self._tags = list(tags)
         self._signatures = signatures
+        self._op_libraries = op_libraries
+        refuse_telemetry()
 
     def freeze(self, folder: Path) -> None:
         """A SavedModel whose variables are constants, without what no signature needs."""
@@ -43,6 +48,8 @@ class Exporter:
         from tensorflow.core.protobuf import saved_model_pb2
         from tensorflow.python.framework import convert_to_constants
 
+        for library in self._op_libraries:
+            tf.load_op_library(library)
         v1 = tf.compat.v1
         with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:
             meta = v1.saved_model.load(session, self._tags, str(self._version))
@@ -99,6 +106,7 @@ class Quantizer:
 
     def __init__(self, source: Path, engine: str) -> None:
         self._source = source
+        refuse_telemetry()
         self._variant, self._signatures = read_variant(source, engine)
 
     def quantize(self, folder: Path, batches: Mapping[str, Sequence[Mapping[str, Array]]]) -> None:
@@ -253,7 +261,7 @@ def _quantize_openvino(source: Path, target: Path, feeds: Sequence[Mapping[str, 
     import openvino
 
     model = openvino.Core().read_model(source)
-    quantized = nncf.quantize(model, nncf.Dataset(list(feeds)), subset_size=len(feeds))
+    quantized = nncf.quantize(model, nncf.Dataset(list(feeds)), subset_size=len(feeds), preset=nncf.QuantizationPreset.MIXED)
     openvino.save_model(quantized, target, compress_to_fp16=False)
 
 

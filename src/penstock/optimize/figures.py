@@ -29,9 +29,13 @@ def seconds_text(seconds: float) -> str:
     return f"{three_digits(seconds * scale)} {unit}"
 
 
+def byte_unit(size: float) -> tuple[float, str]:
+    return (1e-9, "GB") if size >= 1e9 else (1e-6, "MB") if size >= 1e6 else (1e-3, "kB")
+
+
 def bytes_text(size: int) -> str:
-    scale, unit = (1e9, "GB") if size >= 1e9 else (1e6, "MB") if size >= 1e6 else (1e3, "kB")
-    return f"{three_digits(size / scale)} {unit}"
+    scale, unit = byte_unit(size)
+    return f"{three_digits(size * scale)} {unit}"
 
 
 def share_text(part: float) -> str:

@@ -61,9 +61,7 @@ def outcome(plan: Plan) -> str:
 
 
 def parts(plan: Plan) -> list[Part]:
-    notes = [plan.note] if plan.note else []
     tried = [
-        *notes,
         "Against TensorFlow: the geometric mean of one row alone and of the best batch. In brackets: 95 % intervals.",
     ]
     versions = ", ".join(f"{name} {number}" for name, number in sorted(plan.versions.items()))

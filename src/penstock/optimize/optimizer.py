@@ -28,7 +28,7 @@ from penstock.models.plan import AS_SAVED, BESIDE, Plan, Proof, VariantReport, f
 from penstock.optimize.candidates import OPTIMIZED, Candidate, candidates
 from penstock.optimize.child import Child, ChildError
 from penstock.optimize.export import Exporter, Quantizer, size_of
-from penstock.optimize.proof import TOLERANCES, Case, prove
+from penstock.optimize.proof import ANY, TOLERANCES, Case, prove
 from penstock.optimize.race import Measured, Ratio, Setting, speedup, winner
 from penstock.optimize.runner import Runner
 from penstock.optimize.samples import given, made_up, recorded, rows_of
@@ -104,7 +104,7 @@ class Optimizer:
         saved = read_saved_model(version, options.tags)
         if saved.is_stateful:
             raise UsageError(f"{version}: its signatures keep state ({saved.stateful_reason}), so only TensorFlow can serve it")
-        self._saved = saved
+        self._saved_bytes = saved.total_bytes - size_of(version / BESIDE)
         self._signatures = self._wanted(saved)
         self._fingerprint = fingerprint(version)
         self._tried = candidates(options.allow, options.engines, installed_version)
@@ -148,12 +148,13 @@ class Optimizer:
         return by_signature
 
     def _key(self) -> str:
+        options = self._options
         told = (
-            self._fingerprint,
-            replace(self._options, out=None),
-            self._versions,
-            __version__,
-            msgspec.json.encode(this_machine()),
+            *(self._fingerprint, replace(options, out=None), self._versions, __version__, this_machine()),
+            *(
+                _state_of(options.samples) if options.samples else (),
+                _state_of(metric_file(options.metric)) if options.metric else (),
+            ),
         )
         return hashlib.sha256(repr(told).encode()).hexdigest()[:24]
 
@@ -185,7 +186,7 @@ class Optimizer:
                 f"{self._version}: TensorFlow refuses all inputs: {next(iter(self._references.values()))[0]}"
             )
         self._state.reports[AS_SAVED] = VariantReport(
-            AS_SAVED, TENSORFLOW, "fp32", "proven", "", self._saved.total_bytes, load_s, memory
+            AS_SAVED, TENSORFLOW, "fp32", "proven", "", self._saved_bytes, load_s, memory
         )
 
     def _try(self, candidate: Candidate) -> VariantReport:
@@ -230,7 +231,8 @@ class Optimizer:
             with Child(log, Quantizer, self._work / candidate.source, candidate.engine, environment=_QUIET) as child:
                 child.call("quantize", folder, batches, timeout_s=_EXPORT_S)
             return
-        with Child(log, Exporter, self._version, self._options.tags, self._signatures, environment=_QUIET) as child:
+        libraries = self._options.op_libraries
+        with Child(log, Exporter, self._version, self._options.tags, self._signatures, libraries, environment=_QUIET) as child:
             if candidate.engine == TENSORFLOW:
                 child.call("freeze", folder, timeout_s=_EXPORT_S)
             elif candidate.engine == "onnxruntime":
@@ -239,20 +241,20 @@ class Optimizer:
                 child.call("to_openvino", folder, candidate.precision, timeout_s=_EXPORT_S)
 
     def _calibration(self, name: str) -> list[Mapping[str, Array]]:
-        """Batches of the common inputs: a user's, where there are any."""
-        cases = [case for case in self._cases[name] if not case.is_edge]
-        cases = [case for case in cases if _is_users(case)] or [
-            case for case in cases if case.what.endswith(("uniform", "normal"))
-        ]
-        return [case.inputs for case in cases]
+        """Batches of the common inputs."""
+        return [case.inputs for case in _common(self._cases[name])]
 
     def _prove(self, candidate: Candidate, answers: Mapping[str, Answers]) -> tuple[list[Proof], str]:
         proofs: list[Proof] = []
         reason = ""
         # A user's own measure replaces our bounds for reduced precision.
-        judged = "int8" if self._options.metric and candidate.precision != "fp32" else candidate.precision
+        tolerance = ANY if self._options.metric and candidate.precision != "fp32" else TOLERANCES[candidate.precision]
         for name, signature in self._signatures.items():
-            found, refusal = prove(signature, self._cases[name], self._references[name], answers[name], TOLERANCES[judged])
+            cases = self._cases[name]
+            if candidate.precision != "fp32":
+                common = {id(case) for case in _common(cases)}
+                cases = [case if id(case) in common else case._replace(is_edge=True) for case in cases]
+            found, refusal = prove(signature, cases, self._references[name], answers[name], tolerance)
             proofs += found
             reason = reason or refusal
         return proofs, reason
@@ -377,7 +379,7 @@ class Optimizer:
         best = winner(ratios, AS_SAVED)
         proven = [report.name for report in reports if report.state == "proven" and report.name != AS_SAVED]
         kept = proven if self._options.keeps_all else [name for name in proven if name == best]
-        sizes = {"as saved": self._saved.total_bytes, **{one.name: one.size_bytes for one in reports if one.size_bytes}}
+        sizes = {"as saved": self._saved_bytes, **{one.name: one.size_bytes for one in reports if one.size_bytes}}
         return Plan(
             datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             __version__,
@@ -390,6 +392,7 @@ class Optimizer:
             {name: name for name in kept},
             sizes,
             str(self._options.samples or "made from the signatures"),
+            self._options.rounds,
         )
 
     @staticmethod
@@ -409,6 +412,7 @@ class Optimizer:
             new.mkdir(parents=True)
             if out is not None and plan.winner == AS_SAVED:
                 shutil.copytree(self._version, new, dirs_exist_ok=True)
+                shutil.rmtree(new / BESIDE, ignore_errors=True)  # an earlier plan of the original
             for name in plan.folders:
                 shutil.copytree(self._work / name, new / name)
             write_plan(new, plan)
@@ -427,6 +431,17 @@ class Optimizer:
 
     def _log(self, name: str) -> Path:
         return self._work / f"{name}.log"
+
+
+def _state_of(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Files by their size and time: whether they are those of an interrupted run."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+
+
+def metric_file(name: str) -> Path:
+    """Where the function of `--metric` is. Raises UsageError."""
+    return Path(metric(name).__code__.co_filename)
 
 
 def metric(name: str) -> Callable[[Sequence[tuple[Any, Any]]], float]:
@@ -450,6 +465,11 @@ def _answers(runner: Child, name: str, cases: Sequence[Case]) -> Answers:
         inputs = [dict(case.inputs) for case in cases[at : at + _CASES_AT_ONCE]]
         found += runner.call("answers", name, inputs, timeout_s=_ANSWER_S)
     return found
+
+
+def _common(cases: Sequence[Case]) -> list[Case]:
+    """The inputs that reduced precision is calibrated with and held to: a user's, where there are any."""
+    return [case for case in cases if _is_users(case)] or [case for case in cases if case.what.endswith(("uniform", "normal"))]
 
 
 def _is_users(case: Case) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from penstock.models.plan import AS_SAVED, Plan, VariantReport
 from penstock.optimize.charts import Bar, Line, bars, lines
-from penstock.optimize.figures import bytes_text, seconds_text, three_digits, time_unit
+from penstock.optimize.figures import byte_unit, bytes_text, seconds_text, three_digits, time_unit
 from penstock.optimize.findings import Part, Table, outcome, parts, row_alone
 
 _STYLE = """
@@ -114,13 +114,15 @@ def _rate_chart(raced: Sequence[tuple[int, VariantReport]]) -> list[tuple[str, s
 
 def _size_chart(plan: Plan) -> list[tuple[str, str]]:
     places = {one.name: place for place, one in enumerate(plan.variants)}
-    shown = [
-        Bar(name, places.get(name, 0), size / 1e6, bytes_text(size))
-        for name, size in plan.sizes.items()
-        if size > 0 and not (name == AS_SAVED and "as saved" in plan.sizes)
-    ]
+    sizes = {name: size for name, size in plan.sizes.items() if size > 0}
+    if "as saved" in sizes:
+        sizes.pop(AS_SAVED, None)
+    if not sizes:
+        return []
+    scale, unit = byte_unit(max(sizes.values()))
     title = "Size on disk: smaller is better"
-    return [(title, bars(title, "MB", shown))] if shown else []
+    shown = [Bar(name, places.get(name, 0), size * scale, bytes_text(size)) for name, size in sizes.items()]
+    return [(title, bars(title, unit, shown))]
 
 
 def _plain(text: str) -> str:

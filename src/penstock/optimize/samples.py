@@ -28,6 +28,10 @@ ROWS = (1, 2, 7, 33)
 _OPEN_SIZES = (16, 8, 32, 1)
 _MAX_ELEMENTS = 8 << 20
 _TEXTS = (b"", b"a", b"the quick brown fox", b"0", b"-1.5e3", "grün Ω 漢字".encode(), b"x" * 4096, b" leading and trailing ")
+#: Integers below these may be beyond the end of a table, and are tried all the same: OpenVINO computes some operations on
+#: integers in float32, which has no odd numbers above 2^24. (A single number may be how often something is done, or how large.)
+_GUESSES = {"hundreds": 100, "tens of thousands": 30000}
+_GUESSES_IN_BATCHES = {**_GUESSES, "tens of millions": 1 << 25}
 _SUFFIXES = (".npy", ".npz", ".json", ".jsonl")
 
 
@@ -43,6 +47,10 @@ def made_up(signature: Signature, rows: Sequence[int] = ROWS, seed: int = 0) -> 
         few = 2 if signature.takes_batches else 1
         if _elements(signature, few, size) <= _MAX_ELEMENTS:
             cases += [_case(signature, few, size, kind, random) for kind in ("zeros", "ones", "negative", "large", "tiny")]
+            if _has_integers(signature):
+                kinds = _GUESSES_IN_BATCHES if signature.takes_batches else _GUESSES
+                guesses = [_case(signature, few, size, kind, random) for kind in kinds]
+                cases += [case._replace(is_guess=True) for case in guesses]
             if _has_floats(signature):
                 cases.append(_case(signature, few, size, "nan", random)._replace(is_edge=True))
         if not _has_open_sizes(signature):
@@ -146,6 +154,11 @@ def _has_open_sizes(signature: Signature) -> bool:
     return any(spec.shape is None or None in spec.shape[1:] for spec in signature.inputs.values())
 
 
+def _has_integers(signature: Signature) -> bool:
+    kinds = [spec.dtype for spec in signature.inputs.values()]
+    return any(not kind.is_string and kind.name != "bool" and kind.numpy.kind in "iu" for kind in kinds)
+
+
 def _has_floats(signature: Signature) -> bool:
     return any(_is_float(spec) for spec in signature.inputs.values())
 
@@ -175,12 +188,13 @@ def _values(spec: TensorSpec, shape: tuple[int, ...], kind: str, random: np.rand
     if spec.dtype.is_string:
         return _strings(shape, kind, random)
     if spec.dtype.name == "bool":
-        return random.integers(0, 2, shape).astype(bool)
+        return np.asarray(random.integers(0, 2, shape), bool)
     if not _is_float(spec):
         # Integers are places in tables more often than not: small ones, so that they are in range.
-        high = {"zeros": 1, "large": 100, "ones": 2}.get(kind, 10)
+        high = _GUESSES_IN_BATCHES.get(kind) or {"zeros": 1, "ones": 2}.get(kind, 10)
+        high = min(high, 7 if spec.dtype.name.endswith("int4") else int(np.iinfo(spec.dtype.numpy).max))
         low = 1 if kind == "ones" else 0
-        return random.integers(low, max(high, low + 1), shape).astype(spec.dtype.numpy)
+        return np.asarray(random.integers(low, max(high, low + 1), shape), spec.dtype.numpy)
     values: Array
     if kind == "uniform":
         values = random.random(shape)
@@ -194,9 +208,12 @@ def _values(spec: TensorSpec, shape: tuple[int, ...], kind: str, random: np.rand
         values = random.standard_normal(shape) * 1e-6
     else:
         values = np.full(shape, 1.0 if kind == "ones" else 0.0)
+    values = np.asarray(values)  # what NumPy makes of a scalar is none
+    if spec.dtype.numpy.kind == "c":
+        values = values + 1j * values.reshape(-1)[::-1].reshape(shape)  # the imaginary parts matter too
     if kind == "nan" and values.size:
         values.reshape(-1)[0] = np.nan
-    return values.astype(spec.dtype.numpy)
+    return np.asarray(values, spec.dtype.numpy)
 
 
 def _strings(shape: tuple[int, ...], kind: str, random: np.random.Generator) -> Array:

@@ -42,6 +42,7 @@ from penstock.serving.batch_policy import BatchPolicy, Waiting, cut
 from penstock.serving.batcher import WHOLE, Batcher, Outcome, Work
 from penstock.serving.call import common_rows
 from penstock.serving.latency_table import LatencyTable
+from penstock.serving.variant_switch import Due, VariantSwitch
 
 logger = log.get_logger("host")
 
@@ -53,6 +54,16 @@ class _Gateway:
     frames: FrameSocket
     theirs: ArenaView
     ours: Arena
+
+
+@dataclass(frozen=True, slots=True)
+class Quick:
+    """A second variant, `name`, that stands in for the `usual` one; `latency_ns` is every request's deadline (0: its own)."""
+
+    usual: str
+    name: str
+    model: EngineModel
+    latency_ns: int
 
 
 @dataclass(slots=True)
@@ -78,6 +89,7 @@ class Host:
         control: FrameSocket,
         scripts: ScriptPool | None,
         times: Mapping[int, float],
+        quick: Quick | None = None,
     ) -> None:
         """`times` are seconds that runs of so many rows took when they were measured."""
         self._model = model
@@ -88,6 +100,9 @@ class Host:
         self._table = None if policy.timeout_ns or policy.allowed_rows else LatencyTable(policy.max_rows, times)
         if self._table is not None:
             self._policy = replace(policy, max_rows=self._table.cap)
+        self._quick = quick
+        self._quick_batcher = Batcher(quick.model, policy) if quick else None
+        self._switch = VariantSwitch(self._table or LatencyTable(policy.max_rows, times)) if quick else None
         self._control = control
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ, None)
@@ -228,10 +243,14 @@ class Host:
                     self._answer_error(item.gateway, item.run, late)
         if not alive:
             return
-        outcomes = self._batcher.run([item.work for item in alive])
+        batcher, variant = self._batcher, ""
+        if self._quick is not None and self._quick_batcher is not None:
+            batcher, variant = self._choose(self._quick, self._quick_batcher, started_ns)
+        outcomes = batcher.run([item.work for item in alive])
         infer_ns = time.monotonic_ns() - started_ns
         rows = sum(item.waiting.rows for item in alive)
-        if self._table is not None and alive[0].waiting.key is not None and self._table.note(rows, infer_ns / 1e9):
+        is_usual = batcher is self._batcher
+        if self._table is not None and is_usual and alive[0].waiting.key is not None and self._table.note(rows, infer_ns / 1e9):
             self._policy = replace(self._policy, max_rows=self._table.cap)
         frames: dict[_Gateway, ToGateway] = {}
         for item, parts in zip(alive, outcomes, strict=True):
@@ -240,10 +259,20 @@ class Host:
                 item.inner.end(parts[0])
             elif item.gateway is not None and item.run is not None:
                 frame = frames.setdefault(item.gateway, ToGateway([], []))
-                frame.answers.append(_answer(item.gateway, item.run, item.work, parts, (started_ns, infer_ns, rows)))
+                frame.answers.append(_answer(item.gateway, item.run, item.work, parts, (started_ns, infer_ns, rows), variant))
                 frame.released += _blocks(item.run)
         for gateway, frame in frames.items():
             self._send(gateway, frame)
+
+    def _choose(self, quick: Quick, batcher: Batcher, now_ns: int) -> tuple[Batcher, str]:
+        """What runs the next batch, and its name."""
+        assert self._switch is not None
+        limit_ns = quick.latency_ns
+        waiting = [
+            Due(item.waiting.rows, min(item.deadline_ns, item.waiting.arrived_ns + limit_ns) if limit_ns else item.deadline_ns)
+            for item in self._queue
+        ]
+        return (batcher, quick.name) if self._switch.choose(waiting, now_ns) else (self._batcher, quick.usual)
 
     def _answer_error(self, gateway: _Gateway, run: Run, error: PenstockError) -> None:
         part = Part(len(run.rows), [], int(error.code), error.message)
@@ -269,9 +298,11 @@ class Host:
             self._selector.modify(gateway.frames, events, gateway)
 
 
-def _answer(gateway: _Gateway, run: Run, work: Work, outcomes: list[Outcome], figures: tuple[int, int, int]) -> Answer:
+def _answer(
+    gateway: _Gateway, run: Run, work: Work, outcomes: list[Outcome], figures: tuple[int, int, int], variant: str
+) -> Answer:
     names = run.outputs or tuple(work.signature.outputs)
-    return Answer(run.id, names, [_part(outcome, names, gateway.ours) for outcome in outcomes], *figures)
+    return Answer(run.id, names, [_part(outcome, names, gateway.ours) for outcome in outcomes], *figures, variant)
 
 
 def _blocks(run: Run) -> list[int]:

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from penstock.config import ServeOptions, cache_folder
+from penstock.models.engine_choice import Choice
 from penstock.models.version import Version
-from penstock.process.messages import BatchingSpec, HostSpec, ScriptSpec
+from penstock.process.messages import BatchingSpec, HostSpec, QuickSpec, ScriptSpec
 from penstock.wire import http2
 
 #: Folders above a version in which its `code` folder is looked for.
@@ -69,7 +70,15 @@ class HostSpecs:
             str(choice.folder),
             options.device,
             choice.variant.times(options.intra_op or choice.variant.threads) if choice.variant else {},
+            _quick(choice, options.variant_latency_ms),
         )
+
+
+def _quick(choice: Choice, latency_ms: float) -> QuickSpec | None:
+    """The second variant of --variants."""
+    if choice.quick is None or choice.variant is None:
+        return None
+    return QuickSpec(choice.variant.name, choice.quick.variant.name, choice.quick.engine, str(choice.quick.folder), latency_ms)
 
 
 def rest_url(options: ServeOptions, port: int) -> str:

@@ -15,12 +15,12 @@ from setproctitle import setproctitle
 
 from penstock.config import available_cores
 from penstock.engine.base import Engine, EngineModel, EngineOptions
-from penstock.engine.engines import TENSORFLOW
+from penstock.engine.engines import TENSORFLOW, make_engine
 from penstock.engine.litert import LiteRtModel
 from penstock.errors import FailedPrecondition, PenstockError, ResourceExhausted, UsageError
 from penstock.models.model_server_files import BATCHING_FILE, read_batching
 from penstock.process.channel import FrameSocket
-from penstock.process.host import Host
+from penstock.process.host import Host, Quick
 from penstock.process.lifeline import end_with_supervisor
 from penstock.process.messages import BatchingSpec, HostSpec, Loaded, LoadFailed, encode, error_message, signature_message
 from penstock.process.script_pool import ScriptPool, load_script, reloading, script_folder
@@ -73,13 +73,15 @@ def _load(engine: Engine, spec: HostSpec, frames: FrameSocket, folder: ScriptFol
     script = load_script(spec, folder) if folder is not None else None
     model, is_stateful = _open(engine, spec, path)
     batches = [] if is_stateful else _batches(model)
+    quick = _open_quick(spec) if spec.quick else None
     if spec.warms_up:
-        warm_up(model, path, made_up=not is_stateful)
+        for each in (model, *([quick.model] if quick else [])):
+            warm_up(each, path, made_up=not is_stateful)
     scripts: ScriptPool | None = None
     if script is not None and folder is not None and guard is not None:
         reload = reloading(spec, folder) if spec.script.reloads else None
         scripts = ScriptPool(script, model, guard, threads=spec.script.threads, reload=reload)
-    host = Host(model, policy, batches, frames, scripts, spec.times)
+    host = Host(model, policy, batches, frames, scripts, spec.times, quick)
     signatures = [signature_message(signature) for signature in model.signatures.values()]
     frames.send(encode(Loaded(signatures, batches, time.monotonic() - started, is_stateful, script is not None)))
     return host
@@ -94,6 +96,14 @@ def _open(engine: Engine, spec: HostSpec, path: Path) -> tuple[EngineModel, bool
     # What has come through shared memory stays there until it is answered; a script may keep what it gives.
     borrows = not is_stateful and script_folder(spec) is None
     return engine.load(path, replace(_engine_options(spec), borrows_inputs=borrows)), is_stateful
+
+
+def _open_quick(spec: HostSpec) -> Quick:
+    """The second variant, in an engine that may be another than the zygote's."""
+    assert spec.quick is not None
+    quick = spec.quick
+    model = make_engine(quick.engine).load(Path(quick.folder), _engine_options(spec))
+    return Quick(quick.usual, quick.name, model, int(quick.latency_ms * 1e6))
 
 
 def _policy(spec: BatchingSpec, path: Path) -> BatchPolicy:

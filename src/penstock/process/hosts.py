@@ -93,7 +93,11 @@ class Hosts:
         """Starts the hosts of a version."""
         try:
             version.choice = choose(
-                version.path, self._options.engine, self._options.plan, prefers_tflite=self._options.prefer_tflite
+                version.path,
+                self._options.engine,
+                self._options.plan,
+                prefers_tflite=self._options.prefer_tflite,
+                variants=self._options.variant_names,
             )
         except (PenstockError, OSError) as error:
             known = error if isinstance(error, PenstockError) else FailedPrecondition(f"{version.path}: {error.strerror}")

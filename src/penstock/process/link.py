@@ -297,7 +297,7 @@ class HostLink:
             array.dtype.kind not in _FLOATS or (array.size <= _LOOKED_AT and bool(np.isfinite(array).all()))
             for array in outputs.values()
         )
-        results = Results(outputs, len(calls), is_finite)
+        results = Results(outputs, len(calls), is_finite, answer.variant)
         started_ns, infer_ns, batch_rows = answer.started_ns, answer.infer_ns, answer.batch_rows
         at = 0
         for call in calls:

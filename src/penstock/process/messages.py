@@ -91,7 +91,10 @@ class Part(msgspec.Struct, array_like=True, gc=False):
 
 
 class Answer(msgspec.Struct, array_like=True, gc=False):
-    """All outcomes of a run, in its order; the engine ran from `started_ns` for `infer_ns`, over `batch_rows` rows."""
+    """All outcomes of a run, in its order; the engine ran from `started_ns` for `infer_ns`, over `batch_rows` rows.
+
+    `variant` says which answered, where a version has several.
+    """
 
     id: int
     names: tuple[str, ...]
@@ -99,6 +102,7 @@ class Answer(msgspec.Struct, array_like=True, gc=False):
     started_ns: int
     infer_ns: int
     batch_rows: int
+    variant: str = ""
 
 
 class ToGateway(msgspec.Struct, array_like=True, gc=False):
@@ -198,6 +202,19 @@ class BatchingSpec(msgspec.Struct, array_like=True):
     has_file: bool = False
 
 
+class QuickSpec(msgspec.Struct, array_like=True):
+    """A second variant for a host, `name`, and the one that it stands in for, `usual`, when there is no time.
+
+    `latency_ms` is the deadline of every request; 0: its own.
+    """
+
+    usual: str
+    name: str
+    engine: str
+    folder: str
+    latency_ms: float
+
+
 class HostSpec(msgspec.Struct, array_like=True, tag="spawn"):
     """Supervisor to zygote: fork a host. Descriptors: its control socket.
 
@@ -226,6 +243,7 @@ class HostSpec(msgspec.Struct, array_like=True, tag="spawn"):
     folder: str
     device: str = "auto"
     times: dict[int, float] = {}
+    quick: QuickSpec | None = None
 
 
 class UnpackSpec(msgspec.Struct, array_like=True, tag="unpack"):

@@ -20,15 +20,17 @@ class Results:
     """What a run gave to its `requests`: `outputs` over the rows of all of them.
 
     `is_finite` promises that there is no NaN and no infinity in them. `row_texts` is for an API that encodes all rows at once.
+    `variant` says which answered, where a version has several.
     """
 
-    __slots__ = ("is_finite", "outputs", "requests", "row_texts")
+    __slots__ = ("is_finite", "outputs", "requests", "row_texts", "variant")
 
-    def __init__(self, outputs: dict[str, Array], requests: int = 1, is_finite: bool = False) -> None:
+    def __init__(self, outputs: dict[str, Array], requests: int = 1, is_finite: bool = False, variant: str = "") -> None:
         self.outputs = outputs
         self.requests = requests
         self.is_finite = is_finite
         self.row_texts: list[bytes] | None = None
+        self.variant = variant
 
 
 class Call:

@@ -47,10 +47,13 @@ class LatencyTable:
         return self.cap != before_cap
 
     def seconds(self, rows: int) -> float | None:
-        """What a run of so many rows takes; None where nothing like it was seen."""
+        """What a run of so many rows takes, by the size that is nearest of those that were seen; None where none was."""
+        if not self._seconds:
+            return None
         size = _size(rows)
-        known = self._seconds.get(size)
-        return None if known is None else known * rows / size
+        if size not in self._seconds:
+            size = max((one for one in self._seconds if one < size), default=min(self._seconds))
+        return self._seconds[size] * rows / size if rows > size else self._seconds[size]
 
     def _find(self) -> int:
         """The smallest size whose rows cost about as little as those of the best; `most` where the largest seen is the best."""
