@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from penstock.config import available_cores, cache_folder
+from penstock.engine.engines import PACKAGES, TENSORFLOW, installed_version
 from penstock.errors import PenstockError
 from penstock.version import __version__
 from penstock.wire import nghttp2
@@ -52,7 +53,8 @@ def _examine() -> dict[str, Any]:
         f"{name} is missing: pip install penstock" for name, version in parts.items() if not version and name not in _OPTIONAL
     ]
     engine = _engine()
-    if engine.get("error"):
+    others = {name: installed_version(name) for name in PACKAGES if name != TENSORFLOW}
+    if engine.get("error") and not any(others.values()):
         problems.append(str(engine["error"]))
     return {
         "penstock": __version__,
@@ -64,6 +66,7 @@ def _examine() -> dict[str, Any]:
         "simd_json": _simd(),
         "http2": _http2(),
         "engine": engine,
+        "other_engines": others,
         "problems": problems,
     }
 
@@ -113,9 +116,11 @@ def _print(found: dict[str, Any]) -> None:
     engine = found["engine"]
     if "version" in engine:
         console.print(f"engine    {engine['name']} {engine['version']}, {engine['operations']} operations", markup=False)
+    for name, version in found["other_engines"].items():
+        console.print(f"engine    {name} {version or 'is not installed'}", markup=False)
     console.print(f"JSON      simdjson for {found['simd_json']}", markup=False)
     console.print(f"HTTP/2    {found['http2']}", markup=False)
     for problem in found["problems"]:
         console.print(f"problem   {problem}", markup=False, style="red")
     if not found["problems"]:
-        console.print("All is there to serve TensorFlow models.")
+        console.print("All is there to serve models." if "error" in engine else "All is there to serve TensorFlow models.")

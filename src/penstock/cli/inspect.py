@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from penstock.errors import PenstockError
-from penstock.savedmodel.layout import ModelFolder
+from penstock.models.plan import plan_folder, read_plan
+from penstock.savedmodel.layout import GRAPH_FILE, ModelFolder
 from penstock.savedmodel.locate import locate
 from penstock.savedmodel.reader import SavedModel, read_saved_model
 from penstock.tensors import TensorSpec
@@ -43,12 +44,28 @@ def _describe(folder: ModelFolder, tags: tuple[str, ...], known: frozenset[str] 
     versions = []
     for version, path in sorted(folder.versions.items(), reverse=True):
         try:
-            versions.append(_describe_version(version, read_saved_model(path, tags), known))
+            versions.append({**_describe_files(version, path, tags, known), **_describe_plan(path)})
         except PenstockError as error:
             if len(folder.versions) == 1:
                 raise
             versions.append({"version": version, "path": str(path), "error": error.message})
     return {"model": folder.name, "path": str(folder.path), "versions": versions}
+
+
+def _describe_files(version: int, path: Path, tags: tuple[str, ...], known: frozenset[str] | None) -> dict[str, Any]:
+    if not (path / GRAPH_FILE).is_file() and plan_folder(path) is not None:
+        return {"version": version, "path": str(path)}
+    return _describe_version(version, read_saved_model(path, tags), known)
+
+
+def _describe_plan(path: Path) -> dict[str, Any]:
+    """What `penstock optimize` has found of the version."""
+    folder = plan_folder(path)
+    if folder is None:
+        return {}
+    plan = read_plan(folder)
+    report = plan.report(plan.winner)
+    return {"plan": {"winner": plan.winner, "speedup": report.speedup, "made": plan.made, "folder": str(folder)}}
 
 
 def _describe_version(version: int, saved: SavedModel, known: frozenset[str] | None) -> dict[str, Any]:
@@ -89,7 +106,14 @@ def _print(console: Console, model: dict[str, Any]) -> None:
         if "error" in version:
             console.print(f"version {version['version']}: {version['error']}", markup=False)
             continue
-        _print_version(console, version)
+        if "signatures" in version:
+            _print_version(console, version)
+        else:
+            console.print(f"version {version['version']}: a plan and its variant, without a SavedModel")
+        if "plan" in version:
+            plan = version["plan"]
+            quicker = f", {plan['speedup']:.3g} times as quick as TensorFlow" if plan["speedup"] else ""
+            console.print(f"plan of {plan['made']}: {plan['winner']}{quicker}", markup=False)
 
 
 def _print_version(console: Console, version: dict[str, Any]) -> None:

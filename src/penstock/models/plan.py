@@ -108,7 +108,7 @@ class VariantReport(msgspec.Struct, frozen=True):
     drop: float | None = None
 
     def times(self, threads: int) -> dict[int, float]:
-        """Seconds of a call by its rows with so many threads, as many at a time as there are processes, where that was measured."""
+        """Seconds of a call by its rows with so many threads, as many at a time as there are processes, where it was measured."""
         fitting = sorted((one for one in self.speeds if one.threads == threads), key=lambda one: one.callers == self.instances)
         return {one.batch: one.p50_ms / 1e3 for one in fitting}
 
