@@ -96,7 +96,8 @@ def _image_network(application: str, name: str, fitted_rows: int, target: Path) 
     """x [None, side, side, 3] -> 1000 classes, of which the first have been learnt; its weights are random but the last.
 
     Residual branches are kept small, and MobileNet's depthwise kernels nearly means: a deep random network is chaotic otherwise,
-    and what it says of an image has nothing to do with what it says of another that looks the same.
+    and what it says of an image has nothing to do with what it says of another that looks the same. The normalizations see a
+    black image and noise too: where they do not, both grow from layer to layer until rounding decides.
     """
     import keras
 
@@ -115,7 +116,8 @@ def _image_network(application: str, name: str, fitted_rows: int, target: Path) 
             layer.kernel.assign(0.7 * layer.kernel + 0.4)
     asked = questions(name, fitted_rows, FITTED)
     images = asked.inputs["x"]
-    body({"x": images[: fitted_rows // _NORMALIZED]}, training=True)
+    noise = images.max() * random.normal(0, 1, (1, side, side, 3))
+    body({"x": np.concatenate([images[: fitted_rows // _NORMALIZED], np.zeros_like(noise), noise])}, training=True)
     batches = [images[at : at + 8] for at in range(0, fitted_rows, 8)]
     seen = np.concatenate([np.asarray(body({"x": batch}, training=False)) for batch in batches])
     last = keras.layers.Dense(_CLASSES, activation="softmax")

@@ -135,9 +135,13 @@ def test_a_variant_that_was_not_kept_is_not_in_the_plan(version: Path) -> None:
             changed.report(name)
 
 
-def test_times_are_those_of_one_caller_with_its_threads() -> None:
-    assert QUICK.times(2) == {1: 0.0015, 16: 0.008}
-    assert QUICK.times(1) == {}
+def test_times_are_those_with_as_many_callers_as_there_are_processes_where_they_were_measured() -> None:
+    speeds = [*SPEEDS, Speed(2, 2, 16, 12.0, 11.9, 12.1, 2600.0)]
+    one = msgspec.structs.replace(QUICK, speeds=speeds, instances=1)
+    assert one.times(2) == {1: 0.0015, 16: 0.008}
+    assert one.times(1) == {16: 0.009}
+    assert one.times(4) == {}
+    assert msgspec.structs.replace(one, instances=2).times(2) == {1: 0.0015, 16: 0.012}
 
 
 def test_a_plan_holds_where_it_was_made(version: Path) -> None:

@@ -187,10 +187,10 @@ def test_a_measure_of_the_users_own_is_told() -> None:
 @pytest.mark.parametrize("form", [markdown, html])
 def test_it_says_where_and_with_what_it_was_measured_and_how_to_serve_it(form: object) -> None:
     assert callable(form)
-    text = form(msgspec.structs.replace(won(), samples="day.npz", note="a note"))
+    text = form(msgspec.structs.replace(won(), samples="day.npz"))
     for expected in (
         "A Processor 3000 (x86", "avx2, fma", "Penstock 1.2.3; openvino 2026.1, tensorflow 2.21.0", "2026-03-04T05:06:07+00:00",
-        "0123456789abcdef", "day.npz", "a note", "in turn", "bootstrap", "penstock serve PATH", "2 processes of 1 thread",
+        "0123456789abcdef", "day.npz", "in turn", "bootstrap", "penstock serve PATH", "2 processes of 1 thread",
         "not openvino 2026.1", "--plan trust", "relative 0.0002",
     ):  # fmt: skip
         assert expected in text
@@ -243,7 +243,7 @@ def test_what_others_wrote_stays_text() -> None:
         proofs=[msgspec.structs.replace(proof(HOSTILE, HOSTILE), worst=HOSTILE)],
     )
     made = msgspec.structs.replace(
-        plan(evil, winner=HOSTILE), model=HOSTILE, samples=HOSTILE, note=HOSTILE, versions={HOSTILE: HOSTILE}, made=HOSTILE,
+        plan(evil, winner=HOSTILE), model=HOSTILE, samples=HOSTILE, versions={HOSTILE: HOSTILE}, made=HOSTILE,
         machine=Machine(HOSTILE, HOSTILE, 2, [HOSTILE]), fingerprint=HOSTILE, sizes={"as saved": 2, HOSTILE: 1},
     )  # fmt: skip
     page = Reader(html(made))

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from penstock.config import available_cores
 from penstock.engine.base import EngineOptions
 from penstock.engine.feeds import bytes_of, check_inputs, check_outputs, check_time, native, signature_named, texts_of
 from penstock.engine.no_telemetry import refuse_telemetry
@@ -84,7 +85,7 @@ class OnnxRuntimeEngine:
 
     def _session(self, file: Path, options: EngineOptions, providers: list[Any]) -> Any:
         settings = self._library.SessionOptions()
-        settings.intra_op_num_threads = options.intra_op
+        settings.intra_op_num_threads = options.intra_op or available_cores()
         settings.inter_op_num_threads = max(1, options.inter_op)
         # Threads may spin between the operations of a run, and not after it: other models want the cores.
         settings.add_session_config_entry("session.force_spinning_stop", "1")

@@ -161,7 +161,7 @@ def read_plan(folder: Path) -> Plan:
     if plan.format != FORMAT:
         raise FailedPrecondition(f"{file}: format {plan.format}, expected {FORMAT}: made by another Penstock")
     for name, inner in plan.folders.items():
-        if Path(inner).name != inner:
+        if Path(inner).name != inner or inner in ("", ".."):
             raise FailedPrecondition(f"{file}: the folder of {name} is {inner!r}, expected a name")
     return plan
 

@@ -27,6 +27,7 @@ from penstock.tensors import Array, Signature
 #: The newest set of ONNX operators that tf2onnx writes.
 OPSET = 18
 _INIT_SIGNATURE = "__saved_model_init_op"
+_INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
 _MAX_PROTO_BYTES = (1 << 31) - 1
 
 
@@ -63,7 +64,7 @@ class Exporter:
         made.CopyFrom(meta)
         for field in ("object_graph_def", "saver_def", "collection_def"):
             made.ClearField(field)
-        for name in ("saved_model_main_op", "legacy_init_op"):
+        for name in (*_INIT_COLLECTIONS, "saved_model_assets"):
             if name in meta.collection_def:
                 made.collection_def[name].CopyFrom(meta.collection_def[name])
         made.graph_def.CopyFrom(frozen)
@@ -129,7 +130,7 @@ def _kept_nodes(meta: Any) -> set[str]:
         for info in (*definition.inputs.values(), *definition.outputs.values()):
             if info.name:
                 kept.add(info.name.partition(":")[0])
-    for name in ("saved_model_main_op", "legacy_init_op"):
+    for name in _INIT_COLLECTIONS:
         if name in meta.collection_def:
             kept.update(value.partition(":")[0] for value in meta.collection_def[name].node_list.value)
     kept.update(asset.tensor_info.name.partition(":")[0] for asset in meta.asset_file_def)

@@ -33,10 +33,12 @@ TOLERANCES: Mapping[str, Tolerance] = {
     "fp32": Tolerance(relative=2e-4, cosine=1e-6, top1=0.0),
     "fp16": Tolerance(relative=1e-2, cosine=1e-4, top1=0.01),
     "bf16": Tolerance(relative=8e-2, cosine=2e-3, top1=0.05),
-    "int8": Tolerance(relative=float("inf"), cosine=3e-2, top1=0.1),
+    "int8": Tolerance(relative=0.5, cosine=3e-2, top1=0.1),
 }
 
 
+#: Outputs that hold fewer digits than the arithmetic has: two of the last one.
+_DIGITS = {"float16": 2e-3, "bfloat16": 1.6e-2}
 #: For whoever has a measure of their own: answers must be finite where TensorFlow's are.
 ANY = Tolerance(relative=float("inf"), cosine=float("inf"), top1=1.0)
 
@@ -153,8 +155,9 @@ def _prove_output(
         absolute, cosine = max(absolute, found.absolute), min(cosine, found.cosine)
         rows, moved = rows + found.rows, moved + found.moved
         if not reason:
-            if found.relative > tolerance.relative:
-                reason = f"{where}: off by {found.relative:.2g} of the largest element, {tolerance.relative:g} is allowed"
+            allowed = max(tolerance.relative, _DIGITS.get(reference[output].dtype.name, 0.0))
+            if found.relative > allowed:
+                reason = f"{where}: off by {found.relative:.2g} of the largest element, {allowed:g} is allowed"
             elif 1 - found.cosine > tolerance.cosine:
                 reason = f"{where}: cosine {found.cosine:.6f}, at least {1 - tolerance.cosine:g} is expected"
     if not reason and not count:

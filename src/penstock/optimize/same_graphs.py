@@ -25,6 +25,14 @@ class Shape:
     inputs: list[str]
     outputs: list[str]
 
+    def holds(self, entry: SignatureEntry) -> bool:
+        """Whether all tensors of a signature are among the names."""
+        return all(
+            any(one.tensor == name or one.tensor in name.split(",") for name in names)
+            for ones, names in ((entry.inputs, self.inputs), (entry.outputs, self.outputs))
+            for one in ones
+        )
+
 
 def share_graphs(folder: Path, entries: Sequence[SignatureEntry], shape_of: Callable[[Path], Shape]) -> list[SignatureEntry]:
     """The entries, with one file for those whose graphs are the same. Removes the files that are no longer needed."""
@@ -32,6 +40,9 @@ def share_graphs(folder: Path, entries: Sequence[SignatureEntry], shape_of: Call
     shared: list[SignatureEntry] = []
     for entry in entries:
         shape = shape_of(folder / entry.file)
+        if not shape.holds(entry):
+            shared.append(entry)  # a graph with bodies of loops, whose names are not all found: it stays by itself
+            continue
         file, first = kept.setdefault(shape.digest, (entry.file, shape))
         if file != entry.file:
             for leftover in folder.glob(f"{Path(entry.file).stem}.*"):
