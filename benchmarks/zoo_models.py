@@ -128,7 +128,8 @@ def _image_network(application: str, name: str, fitted_rows: int, target: Path) 
 
 def _solved(seen: Any, labels: Any, random: np.random.Generator) -> list[Any]:
     """The last layer's weights: ridge regression for the classes that occur, smaller random ones for all others."""
-    mean, spread = seen.mean(axis=0), seen.std() + 1e-6
+    mean = seen.mean(axis=0)
+    spread = (seen - mean).std() + 1e-6
     centred = (seen - mean) / spread
     wanted = 10.0 * (np.eye(IMAGE_CLASSES)[labels] - 1 / IMAGE_CLASSES)
     ridge = centred @ centred.T + 0.05 * seen.shape[1] * np.eye(len(seen))

@@ -107,7 +107,7 @@ def test_what_the_graph_refuses_is_the_requests_fault_and_the_next_one_runs(file
 
 def test_inputs_and_outputs_that_are_none_are_named(files: Path) -> None:
     model = _load(files / "lite" / "1")
-    with pytest.raises(InvalidArgument, match="Signature input alias: x.*not found in request"):
+    with pytest.raises(InvalidArgument, match=r"Signature input alias: x.*not found in request"):
         model.run("serving_default", {"z": _ROWS})
     with pytest.raises(InvalidArgument, match="Expects input x to be float but double is provided"):
         model.run("serving_default", {"x": _ROWS.astype(np.float64)})
