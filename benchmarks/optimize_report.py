@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -24,7 +25,8 @@ from benchmarks.results import summarize
 from penstock.models.plan import AS_SAVED, Plan, VariantReport
 
 NONE = "–"
-_REASON_LENGTH = 160
+_REASON_LENGTH = 240
+_FOLDERS = re.compile(r"(?<![\w.)])/(?:[^\s/:]+/)+")
 
 
 def section(results: OptimizeResults) -> list[str]:
@@ -167,7 +169,7 @@ def _blocks_of_served(results: OptimizeResults) -> Iterator[str]:
     yield "### Served"
     settings = served.settings
     yield (
-        f"{settings['served_rounds']} rounds of {settings['seconds']} s, the servers in turn, one alive at a time, the load "
+        f"Rounds: {settings['served_rounds']}, of {settings['seconds']} s; the servers in turn, one alive at a time, the load "
         "generator on the same cores; answers are compared with TensorFlow's. Images: 4 connections, one image at a time; "
         "TensorFlow with an instance of one thread for each core, the plan with what it says itself."
     )
@@ -200,5 +202,6 @@ def _blocks_of_losers(results: OptimizeResults) -> Iterator[str]:
 
 
 def _short(reason: str) -> str:
-    text = " ".join(reason.split())
+    """Without the folders of this machine, and not the whole of what a converter says."""
+    text = " ".join(_FOLDERS.sub("", reason).split())
     return text if len(text) <= _REASON_LENGTH else text[: _REASON_LENGTH - 1] + "…"
