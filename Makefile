@@ -8,7 +8,7 @@ TFS_STUBS := tensorflow-serving-api
 PORT ?= 8080
 STAMP := $(VENV)/.installed
 
-.PHONY: serve test lint types imports wheel check bench bench-smoke docs protos clean
+.PHONY: serve test lint types imports wheel check bench bench-optimize bench-smoke docs protos clean
 
 serve: $(STAMP)  ## Train a small network on handwritten digits and serve it
 	$(BIN)/python examples/digits/train.py .cache/digits
@@ -40,8 +40,13 @@ bench: $(STAMP)  ## Measure against the peers, rewrite docs/performance.md (need
 	$(BIN)/python -m benchmarks.report benchmarks/results/latest.json
 	$(BIN)/python tools/generate_docs.py
 
+bench-optimize: $(STAMP)  ## Optimize and serve a zoo of models against TensorFlow, rewrite docs/performance.md (needs wrk)
+	$(BIN)/python -m benchmarks.optimize
+	$(BIN)/python -m benchmarks.report benchmarks/results/latest.json
+
 bench-smoke: $(STAMP)
 	$(BIN)/python -m benchmarks.run --smoke --peers none
+	$(BIN)/python -m benchmarks.optimize --smoke --json .cache/optimize-smoke.json
 
 docs: $(STAMP)  ## Rewrite the generated pages
 	$(BIN)/python tools/generate_docs.py

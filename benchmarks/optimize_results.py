@@ -13,7 +13,6 @@ import msgspec
 from benchmarks.results import Results, summarize
 from benchmarks.works import Bar
 from penstock.models.plan import AS_SAVED, Plan, VariantReport
-from penstock.optimize.race import Ratio, winner
 
 #: The names of the works in `served`: the command itself, and the image.
 OPTIMIZE, IMAGE = "optimize", "optimized-image"
@@ -51,10 +50,12 @@ def read(path: Path) -> OptimizeResults:
 
 
 def best(plan: Plan, precision: str) -> VariantReport | None:
-    """The proven variant of a precision that wins by the rule of the race; None where TensorFlow stays in front of all."""
-    proven = {one.name: one for one in plan.variants if one.state == "proven" and one.precision == precision}
-    name = winner({name: _ratio(one) for name, one in proven.items() if one.speedup}, AS_SAVED)
-    return proven[name] if name != AS_SAVED else None
+    """The winner where it has this precision, else the quickest proven variant that has it, if that is quicker beyond doubt."""
+    proven = [one for one in plan.variants if one.state == "proven" and one.precision == precision and one.name != AS_SAVED]
+    if chosen := [one for one in proven if one.name == plan.winner]:
+        return chosen[0]
+    quicker = [one for one in proven if (one.speedup_low or 0.0) > 1]
+    return max(quicker, key=lambda one: one.speedup or 0.0, default=None)
 
 
 def speedup(plan: Plan) -> float:
@@ -164,8 +165,3 @@ def _times(work: str, what: str, ratio: float | None, limit: float) -> Bar:
     if ratio is None:
         return Bar(work, what, f"≥ {limit:g}×", "not measured", None)
     return Bar(work, what, f"≥ {limit:g}×", f"{ratio:.2f}×", ratio >= limit)
-
-
-def _ratio(report: VariantReport) -> Ratio:
-    value = report.speedup or 1.0
-    return Ratio(value, report.speedup_low or value, report.speedup_high or value)

@@ -207,7 +207,7 @@ def test_a_file_is_loaded_once_for_all_its_signatures(tmp_path: Path) -> None:
         entries.append(signature_entry(signature, "model.onnx", {"input x": "x", "output y": "y"}))
     write_variant(folder, Variant(ONNXRUNTIME, "fp32", entries))
     model = load(folder)
-    assert model._run["one"].__self__ is model._run["two"].__self__
+    assert model._runs["one"].__self__ is model._runs["two"].__self__
     for name in ("one", "two"):
         assert model.run(name, rows(1, 2))["y"].tolist() == [[2, 4]]
 
@@ -216,7 +216,7 @@ def test_other_models_have_the_cores_when_a_run_is_over(doubling: Path) -> None:
     """Its threads do not spin between the runs: the process takes next to no time of the processor."""
     model = load(doubling, intra_op=os.cpu_count() or 2)
     model.run(DEFAULT, rows(1, 2))
-    session: Any = model._run[DEFAULT].__self__
+    session: Any = model._runs[DEFAULT].__self__
     assert session.get_session_options().get_session_config_entry("session.force_spinning_stop") == "1"
 
 

@@ -7,9 +7,9 @@ UTF-8. ONNX Runtime is an extra (`pip install penstock[onnxruntime]`).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,6 +33,9 @@ _HELD = frozenset(
     ["float", "double", "half", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool", "string"]
 )
 _CODE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
+
+#: Sets of outputs that clients ask for by turns; past it, plans are made anew.
+_MAX_PLANS = 256
 
 _Errors = tuple[type[BaseException], ...]
 
@@ -109,13 +112,25 @@ class OnnxRuntimeEngine:
         return [(wanted, settings), "CPUExecutionProvider"]
 
 
+class _Plan(NamedTuple):
+    """What a call of a signature with one set of outputs needs, worked out once."""
+
+    signature: Signature
+    inputs: tuple[tuple[str, str, DType], ...]
+    tensors: list[str]
+    outputs: tuple[str, ...]
+    has_texts: bool
+    run: Callable[[list[str], dict[str, Array]], list[Any]]
+
+
 class OnnxRuntimeModel:
     """The sessions of a variant. Thread-safe."""
 
     def __init__(self, sessions: Mapping[str, Any], signatures: Mapping[str, Signature], errors: _Errors) -> None:
         self.signatures = signatures
         self._errors = errors
-        self._run = {name: session.run for name, session in sessions.items()}
+        self._runs = {name: session.run for name, session in sessions.items()}
+        self._plans: dict[tuple[str, tuple[str, ...] | None], _Plan] = {}
 
     def run(
         self,
@@ -125,28 +140,55 @@ class OnnxRuntimeModel:
         timeout_s: float | None = None,
     ) -> dict[str, Array]:
         """Runs `signature` once. `timeout_s` only keeps a run from beginning whose time is over."""
-        if not self._run:
-            raise FailedPrecondition("the model is closed")
-        definition = signature_named(self.signatures, signature)
         check_time(timeout_s)
-        check_inputs(definition, inputs)
-        if outputs is not None:
-            check_outputs(definition, outputs)
-        wanted = [definition.outputs[name] for name in (definition.outputs if outputs is None else outputs)]
-        fed = {spec.tensor: _fed(inputs[name], name, spec.dtype) for name, spec in definition.inputs.items()}
+        key = (signature, None if outputs is None else tuple(outputs))
+        plan = self._plans.get(key) or self._plan(*key)
+        if len(inputs) != len(plan.inputs):
+            check_inputs(plan.signature, inputs)
+        fed = {}
+        for name, tensor, dtype in plan.inputs:
+            try:
+                array = inputs[name]
+            except KeyError:
+                check_inputs(plan.signature, inputs)
+                raise
+            fed[tensor] = array if type(array) is np.ndarray and array.dtype is dtype.numpy else _fed(array, name, dtype)
+        if plan.has_texts:
+            fed = {tensor: _fed(inputs[name], name, dtype) for name, tensor, dtype in plan.inputs}
         try:
-            results = self._run[signature]([spec.tensor for spec in wanted], fed)
+            results = plan.run(plan.tensors, fed)
         except self._errors as error:
             raise _error(error) from None
-        return {
-            spec.name: bytes_of(np.asarray(result, object)) if spec.dtype.is_string else result
-            for spec, result in zip(wanted, results, strict=True)
-        }
+        if plan.has_texts:
+            results = [bytes_of(result) if result.dtype == object else result for result in map(np.asarray, results)]
+        return dict(zip(plan.outputs, results, strict=True))
 
     def close(self) -> None:
         """Frees the sessions. A later run is refused."""
         self.signatures = {}
-        self._run = {}
+        self._runs = {}
+        self._plans = {}
+
+    def _plan(self, name: str, outputs: tuple[str, ...] | None) -> _Plan:
+        if not self._runs:
+            raise FailedPrecondition("the model is closed")
+        signature = signature_named(self.signatures, name)
+        if outputs is not None:
+            check_outputs(signature, outputs)
+        wanted = [signature.outputs[output] for output in (signature.outputs if outputs is None else outputs)]
+        specs = (*signature.inputs.values(), *wanted)
+        plan = _Plan(
+            signature,
+            tuple((spec.name, spec.tensor, spec.dtype) for spec in signature.inputs.values()),
+            [spec.tensor for spec in wanted],
+            tuple(spec.name for spec in wanted),
+            any(spec.dtype.is_string for spec in specs),
+            self._runs[name],
+        )
+        if len(self._plans) >= _MAX_PLANS:
+            self._plans.clear()
+        self._plans[name, outputs] = plan
+        return plan
 
 
 def _fed(array: Array, name: str, dtype: DType) -> Array:

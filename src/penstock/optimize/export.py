@@ -183,6 +183,32 @@ def _convert_to_onnx(version: Path, tags: Sequence[str], signature: str, file: P
     convert.main()
     if not file.is_file():
         raise FailedPrecondition(f"tf2onnx wrote nothing for signature {signature}")
+    _without_erfc(file)
+
+
+def _without_erfc(file: Path) -> None:
+    """tf2onnx leaves TensorFlow's Erfc, which ONNX does not have, as it is: it is 1 - Erf. Keras writes GELU with it."""
+    import onnx
+    from onnx import helper
+
+    model = onnx.load(str(file))
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type != "Erfc":
+            nodes.append(node)
+            continue
+        erf, one, like = (f"{node.output[0]}/{part}" for part in ("erf", "one", "like"))
+        value = helper.make_tensor(one, onnx.TensorProto.FLOAT, [], [1.0])
+        nodes += [
+            helper.make_node("Erf", [node.input[0]], [erf]),
+            helper.make_node("Constant", [], [one], value=value),
+            helper.make_node("CastLike", [one, erf], [like]),
+            helper.make_node("Sub", [like, erf], [node.output[0]]),
+        ]
+    if len(nodes) != len(model.graph.node):
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+        onnx.save(model, str(file))
 
 
 def _onnx_entry(file: Path, signature: Signature) -> SignatureEntry:

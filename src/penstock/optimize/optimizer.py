@@ -145,7 +145,7 @@ class Optimizer:
                 value, low, high = ratios[name]
                 report = msgspec.structs.replace(report, speedup=value, speedup_low=low, speedup_high=high)
             reports.append(report)
-        best = winner(ratios, AS_SAVED)
+        best = winner(measured, AS_SAVED) if measured else AS_SAVED
         proven = [report.name for report in reports if report.state == "proven" and report.name != AS_SAVED]
         kept = proven if self._options.keeps_all else [name for name in proven if name == best]
         sizes = {"as saved": self._saved_bytes, **{one.name: one.size_bytes for one in reports if one.size_bytes}}

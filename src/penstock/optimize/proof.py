@@ -33,7 +33,7 @@ TOLERANCES: Mapping[str, Tolerance] = {
     "fp32": Tolerance(relative=2e-4, cosine=1e-6, top1=0.0),
     "fp16": Tolerance(relative=1e-2, cosine=1e-4, top1=0.01),
     "bf16": Tolerance(relative=8e-2, cosine=2e-3, top1=0.05),
-    "int8": Tolerance(relative=0.5, cosine=3e-2, top1=0.1),
+    "int8": Tolerance(relative=0.5, cosine=0.1, top1=0.1),
 }
 
 

@@ -77,12 +77,12 @@ def speedup(measured: Measured, reference: Measured) -> Ratio:
     return Ratio(exp(float(np.median(logs))), exp(low), exp(high))
 
 
-def winner(ratios: Mapping[str, Ratio], first: str) -> str:
+def winner(measured: Mapping[str, Measured], first: str) -> str:
     """The quickest: `first` unless another is quicker beyond doubt; of two that are not told apart, the one named before."""
-    best, best_value = first, 1.0
-    for name, ratio in ratios.items():
-        if name != first and ratio.low > best_value * _MARGIN:
-            best, best_value = name, ratio.value
+    best = first
+    for name, one in measured.items():
+        if name != best and speedup(one, measured[best]).low > _MARGIN:
+            best = name
     return best
 
 

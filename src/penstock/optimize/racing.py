@@ -18,9 +18,9 @@ from penstock.tensors import Array
 _LOAD_S = 300.0
 _BATCHES = (1, 4, 16, 64)
 #: A batch is raced where a call of TensorFlow takes no longer.
-_MAX_CALL_S = 2.0
+_MAX_CALL_S = 1.0
 _MIN_SLICE_S = 0.25
-_CALLS_A_SLICE = 5
+_CALLS_A_SLICE = 3
 
 
 def run_race(
