@@ -289,3 +289,12 @@ def test_rows_of_another_shape_are_left_out() -> None:
 )
 def test_cases_without_rows_give_no_batch(case: Case) -> None:
     assert rows_of([case], ROW, 2) is None
+
+
+def test_samples_are_for_signatures_that_take_the_same_too(tmp_path: Path) -> None:
+    one = Signature("serve", {"x": TensorSpec("x", FLOAT, (None, 2), "a:0")}, {})
+    twin = Signature("serving_default", {"x": TensorSpec("x", FLOAT, (None, 2), "b:0")}, {})
+    other = Signature("wide", {"x": TensorSpec("x", FLOAT, (None, 3), "c:0")}, {})
+    np.save(tmp_path / "rows.npy", np.ones((4, 2), np.float32))
+    cases = given(tmp_path, {"serve": one, "serving_default": twin, "wide": other})
+    assert sorted(case.signature for case in cases) == ["serve", "serving_default"]

@@ -66,7 +66,23 @@ def given(path: Path, signatures: Mapping[str, Signature]) -> list[Case]:
     cases = [case for file in files for case in _of_file(file, signatures)]
     if not cases:
         raise UsageError(f"--samples {path}: it holds no sample")
-    return cases
+    return cases + _for_twins(cases, signatures)
+
+
+def _for_twins(cases: Sequence[Case], signatures: Mapping[str, Signature]) -> list[Case]:
+    """The samples once more for signatures that take the same and were given none: Keras saves one function as two."""
+    given = {case.signature for case in cases}
+    return [
+        case._replace(signature=name)
+        for name, signature in signatures.items()
+        if name not in given
+        for case in cases
+        if _inputs(signature) == _inputs(signatures[case.signature])
+    ]
+
+
+def _inputs(signature: Signature) -> list[tuple[str, str, tuple[int | None, ...] | None]]:
+    return [(spec.name, spec.dtype.name, spec.shape) for spec in signature.inputs.values()]
 
 
 def recorded(version: Path, signatures: Mapping[str, Signature]) -> list[Case]:
