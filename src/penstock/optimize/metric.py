@@ -19,11 +19,13 @@ Answers = Sequence[Mapping[str, Array] | str]
 
 def drop(measure: Metric, samples: Sequence[Case], references: Answers, answers: Answers) -> float:
     """How much less `measure` gives for `answers` than for `references`. Raises UsageError where there is nothing to measure."""
-    pairs = [
-        (dict(case.inputs), dict(reference), dict(answer))
-        for case, reference, answer in zip(samples, references, answers, strict=True)
-        if not isinstance(reference, str) and not isinstance(answer, str)
-    ]
+    pairs = []
+    seen: set[int] = set()
+    for case, reference, answer in zip(samples, references, answers, strict=True):
+        # A sample counts once, however many signatures it was asked of.
+        if id(case.inputs) not in seen and not isinstance(reference, str) and not isinstance(answer, str):
+            seen.add(id(case.inputs))
+            pairs.append((dict(case.inputs), dict(reference), dict(answer)))
     if not pairs:
         raise UsageError("--metric measures over --samples: give some")
     theirs = float(measure([(inputs, reference) for inputs, reference, _ in pairs]))
