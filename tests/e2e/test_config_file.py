@@ -94,7 +94,7 @@ def test_a_broken_model_of_the_file_fails_alone(configured: Server, file: Path, 
     base = _model(models / "half_plus_two")
     put_text(file, _config(base=base, bad=_model(models / "truncated"), void=_model(models / "nowhere")))
     _wait_for(configured, "bad", 503)
-    assert "saved_model.pb" in error_of(_post(configured, "bad"))
+    wait_until(lambda: "saved_model.pb" in error_of(_post(configured, "bad")), "the reason")  # it is LOADING before
     assert _post(configured, "void").status_code == 404
     assert f"{models / 'nowhere'}" in configured.log
     assert _post(configured, "base").json() == {"predictions": [2.5]}

@@ -202,7 +202,7 @@ def test_an_interrupted_run_goes_on_where_it_was(models: Path, tmp_path: Path) -
     folder = tmp_path / MODEL
     shutil.copytree(models / MODEL, folder)
     cache = tmp_path / "cache"
-    command = [sys.executable, "-m", "penstock", "optimize", str(folder), "--rounds", "2", "--engine", "onnxruntime"]
+    command = [sys.executable, "-m", "penstock", "optimize", str(folder), "--rounds", "3", "--engine", "onnxruntime,openvino"]
     with (tmp_path / "said").open("w") as said:
         first = subprocess.Popen(
             command, stdout=said, stderr=said, env=environment(PENSTOCK_CACHE=str(cache)), start_new_session=True
