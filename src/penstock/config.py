@@ -142,10 +142,9 @@ class ServeOptions:
                 raise UsageError(f"{flag_name(item.name)} {value}: expected at least {data['least']}")
             if data["most"] is not None and value > data["most"]:
                 raise UsageError(f"{flag_name(item.name)} {value}: expected at most {data['most']}")
-            if item.name == "variants":
-                _ = self.variant_names
             if data["choices"] and value not in data["choices"]:
                 raise UsageError(f"{flag_name(item.name)} {value}: expected one of {', '.join(data['choices'])}")
+        _ = self.variant_names
 
     @property
     def allowed_rows(self) -> tuple[int, ...]:

@@ -290,8 +290,3 @@ def _quantize_openvino(source: Path, target: Path, feeds: Sequence[Mapping[str, 
     model = openvino.Core().read_model(source)
     quantized = nncf.quantize(model, nncf.Dataset(list(feeds)), subset_size=len(feeds), preset=nncf.QuantizationPreset.MIXED)
     openvino.save_model(quantized, target, compress_to_fp16=False)
-
-
-def size_of(folder: Path) -> int:
-    """Bytes of all files in a folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

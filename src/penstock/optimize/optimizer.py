@@ -23,7 +23,6 @@ from penstock.engine.engines import PACKAGES, TENSORFLOW, installed_version
 from penstock.errors import UsageError
 from penstock.models.plan import AS_SAVED, BESIDE, Plan, VariantReport, fingerprint, this_machine, write_plan
 from penstock.optimize.candidates import OPTIMIZED, candidates
-from penstock.optimize.export import size_of
 from penstock.optimize.metric import metric, metric_file
 from penstock.optimize.proof import Case
 from penstock.optimize.proving import Proving
@@ -33,6 +32,7 @@ from penstock.optimize.samples import given, made_up, recorded
 from penstock.optimize.state import read_state, traces
 from penstock.optimize.subject import Subject
 from penstock.savedmodel.reader import SavedModel, read_saved_model
+from penstock.savedmodel.variables import folder_bytes
 from penstock.tensors import Signature
 from penstock.version import __version__
 
@@ -82,7 +82,7 @@ class Optimizer:
         saved = read_saved_model(version, options.tags)
         if saved.is_stateful:
             raise UsageError(f"{version}: its signatures keep state ({saved.stateful_reason}), so only TensorFlow can serve it")
-        self._saved_bytes = saved.total_bytes - size_of(version / BESIDE)
+        self._saved_bytes = saved.total_bytes - folder_bytes(version / BESIDE)
         self._fingerprint = fingerprint(version)
         self._versions = {engine: installed_version(engine) for engine in PACKAGES if installed_version(engine)}
         signatures = self._wanted(saved)

@@ -12,10 +12,11 @@ from penstock.errors import FailedPrecondition
 from penstock.models.plan import AS_SAVED, Proof, VariantReport
 from penstock.optimize.candidates import Candidate
 from penstock.optimize.child import Child, ChildError
-from penstock.optimize.export import Exporter, Quantizer, size_of
+from penstock.optimize.export import Exporter, Quantizer
 from penstock.optimize.metric import Metric, drop
 from penstock.optimize.proof import ANY, TOLERANCES, Case, prove
 from penstock.optimize.subject import ANSWER_S, QUIET, Answers, Subject
+from penstock.savedmodel.variables import folder_bytes
 
 _EXPORT_S = 900.0
 
@@ -55,7 +56,7 @@ class Proving:
         shutil.rmtree(subject.folder(candidate.name), ignore_errors=True)
         try:
             self._export(candidate)
-            report = msgspec.structs.replace(report, size_bytes=size_of(subject.folder(candidate.name)))
+            report = msgspec.structs.replace(report, size_bytes=folder_bytes(subject.folder(candidate.name)))
             self._step(f"{candidate.name}: proof")
             with subject.runner(candidate.name, candidate.engine, candidate.name) as runner:
                 answers = {name: subject.answers(runner, name) for name in subject.signatures}
