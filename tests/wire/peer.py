@@ -189,8 +189,12 @@ class Peer:
         if data is None:
             if not self.protocol.eof_received():
                 self.transport.close()
-        elif data:
-            self.protocol.data_received(data)
+        while data:  # as a transport does: into the memory that it is given
+            room = memoryview(self.protocol.get_buffer(len(data)))
+            size = min(len(room), len(data))
+            room[:size] = data[:size]
+            self.protocol.buffer_updated(size)
+            data = data[size:]
 
     def take_sent(self) -> bytes:
         sent = bytes(self.transport.sent)

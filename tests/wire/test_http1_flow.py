@@ -112,8 +112,18 @@ def test_large_bodies_are_not_pipelined() -> None:
 
 
 def test_a_body_in_many_small_pieces_is_not_kept_in_pieces() -> None:
-    peer = Peer(limits=LIMITS).send(request_bytes(bytes(100_000))[:-100_000], *[b"ab"] * 10_000)
+    peer = Peer(limits=LIMITS).send(request_bytes(bytes(60_000))[:-60_000], *[b"ab"] * 10_000)
     assert len(peer.protocol._body_parts) < 10
+
+
+@pytest.mark.parametrize("size", [65_535, 65_536, 400_000])
+@pytest.mark.parametrize("segment", [1000, 65_536, 1 << 20])
+def test_a_large_body_is_whole_and_what_follows_is_a_request(size: int, segment: int) -> None:
+    body = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    data = request_bytes(body) + request_bytes(b"next") + request_bytes(body)
+    peer = Peer(answer_at_once, limits=LIMITS).send(*[data[at : at + segment] for at in range(0, len(data), segment)])
+    assert [request.body for request in peer.requests] == [body, b"next", body]
+    assert len(peer.answers()) == 3
 
 
 # Slow readers

@@ -120,7 +120,7 @@ class MultiModel:
         if not head.content_type:
             fields = {**head.fields, b"content-type": b"application/json"}
             head = Head("POST", b"/invocations", head.version, fields, head.keeps_alive)
-        self._invoke_model(Request(head, request.body, _Invocation(request), request.first_byte_ns, request.id), name)
+        self._invoke_model(Request(head, request.buffer, _Invocation(request), request.first_byte_ns, request.id), name)
 
 
 class _Invocation:

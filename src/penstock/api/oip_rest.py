@@ -111,9 +111,9 @@ class OipRest:
         json_bytes = None if field is None else header_length(field.decode("latin-1"))
         if json_bytes == 0:
             signature = self._models.signature(servable, _signature_name(request))
-            array = decode_octet_stream(request.body, signature, {})
+            array = decode_octet_stream(request.buffer, signature, {})
             return servable, signature, (array,), None, partial(self._encode, _RAW_HEAD)
-        head, values = decode_infer(request.body, json_bytes)
+        head, values = decode_infer(request.body if json_bytes is None else request.buffer, json_bytes)
         signature = self._models.signature(servable, head.signature_name or _signature_name(request))
         inputs = head.bind(signature, values, self._memory.read)
         return servable, signature, inputs, head.wanted(signature), partial(self._encode, head)

@@ -80,7 +80,7 @@ class SageMaker:
         kind, parameters = media_type(head.content_type)
         accepted = negotiate(head.field(b"accept"))
         if kind in (_NPY_TYPE, _NPZ_TYPE, _OCTET_TYPE, _CSV_TYPE):
-            prepared = _decode_arrays(servable, kind, parameters, request.body) if attributes.method == "predict" else None
+            prepared = _decode_arrays(servable, kind, parameters, request) if attributes.method == "predict" else None
             if prepared is None:
                 request.body = csv_to_json(request.body) if kind == _CSV_TYPE else request.body
         else:
@@ -94,16 +94,16 @@ class SageMaker:
         return (*prepared[:4], partial(_encode, accepted))
 
 
-def _decode_arrays(servable: Servable, kind: str, parameters: dict[str, str], body: bytes) -> Prepared[Response] | None:
+def _decode_arrays(servable: Servable, kind: str, parameters: dict[str, str], request: Request) -> Prepared[Response] | None:
     """A body that is arrays, without a way through JSON; None for CSV that is not all numbers."""
     signature = servable.signature("")
     found: Array | dict[str, Array] | None
     if kind == _OCTET_TYPE:
-        found = decode_octet_stream(body, signature, parameters)
+        found = decode_octet_stream(request.buffer, signature, parameters)
     elif kind == _CSV_TYPE:
-        found = csv_to_array(body) if _takes_one_of_floats(signature) else None
+        found = csv_to_array(request.body) if _takes_one_of_floats(signature) else None
     else:
-        found = decode_npz(body) if is_npz(body) else decode_npy(body)
+        found = decode_npz(request.buffer) if is_npz(request.buffer) else decode_npy(request.buffer)
     return None if found is None else (servable, signature, _named(signature, found), None, TfsRest.rows)
 
 
@@ -115,7 +115,7 @@ def _invocation(request: Request, attributes: CustomAttributes) -> Invocation:
     """What a script is called with: of model, version and method only what the request itself names (contract §3)."""
     version = attributes.model_version
     return Invocation(
-        request.body,
+        request.buffer,
         request.head.content_type or "",
         request.head.field(b"accept") or "",
         attributes.raw,

@@ -128,7 +128,7 @@ class _Invocation:
         request = self._request
         try:
             self._runtime.invoke_model(
-                Request(self.head, request.body, self, began_ns or request.first_byte_ns, request.id), model
+                Request(self.head, request.buffer, self, began_ns or request.first_byte_ns, request.id), model
             )
         except Exception:
             log.exception("request %s failed inside", request.id.decode())

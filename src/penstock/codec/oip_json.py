@@ -56,13 +56,13 @@ def header_length(field: str | None) -> int | None:
     return int(text)
 
 
-def decode_infer(body: bytes, json_bytes: int | None) -> tuple[InferHead, list[Value]]:
+def decode_infer(body: bytes | memoryview, json_bytes: int | None) -> tuple[InferHead, list[Value]]:
     """A request and the elements of its inputs; `json_bytes` is what `header_length` found. Raises InvalidArgument."""
     if json_bytes is None:
-        return _decode_json(body)
+        return _decode_json(bytes(body))
     if json_bytes > len(body):
         raise InvalidArgument(f"Inference-Header-Content-Length is {json_bytes}, and the body has {len(body)} bytes")
-    text = body[:json_bytes]
+    text = bytes(body[:json_bytes])
     kept = _heads.get(text)
     if kept is not None:
         return kept[0], _cut(kept[0], kept[1], body, json_bytes)
@@ -83,7 +83,7 @@ def _keep(text: bytes, head: InferHead, sizes: tuple[int, ...]) -> None:
         _heads[text] = head, sizes
 
 
-def _cut(head: InferHead, sizes: Sequence[int], body: bytes, at: int) -> list[Value]:
+def _cut(head: InferHead, sizes: Sequence[int], body: bytes | memoryview, at: int) -> list[Value]:
     """The bytes of each input, views of the body; None for those that have none there."""
     view = memoryview(body)
     values: list[Value] = []

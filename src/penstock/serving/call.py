@@ -132,7 +132,7 @@ class ScriptCall(Call):
 class Invocation:
     """What a script is called with: the body, and the header lines that are its business."""
 
-    body: bytes
+    body: bytes | memoryview
     content_type: str
     accept: str
     attributes: str

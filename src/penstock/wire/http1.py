@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from typing import cast
 
+import numpy as np
+
 from penstock.errors import PenstockError
 from penstock.wire import http2
 from penstock.wire.answer import error_response, write_answer
@@ -44,6 +46,11 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LINGER_S = 5.0
 #: Pieces of a body smaller than this are put together as they come: an object for each would cost many times their size.
 _SMALL_PIECE_BYTES = 4096
+#: Bodies from here on are read to where they stay, if their length is known: beside a model that needs the caches, the copies
+#: that this saves cost a tenth of the gateway's time for a body of 600 KB (measured).
+_IN_PLACE_BYTES = 64 << 10
+#: What is read of everything else, by one connection at a time.
+_scratch = memoryview(bytearray(128 << 10))
 log = logging.getLogger("penstock.wire")
 _REFUSED = Head("GET", b"/", "1.1", {}, False)
 
@@ -86,7 +93,7 @@ class HttpServer:
         """Hands a request that is whole to the app; what is wrong with it, or goes wrong inside, is its answer."""
         encoding = request.head.content_encoding
         try:
-            if encoding and request.body:
+            if encoding and request.body_bytes:
                 request.body = decompress(request.body, encoding, self.limits.max_body_bytes)
                 request.body_bytes = len(request.body)
             self.app(request)
@@ -122,7 +129,7 @@ class HttpServer:
             connection.end_if_idle()
 
 
-class HttpConnection(asyncio.Protocol):
+class HttpConnection(asyncio.BufferedProtocol):
     """One connection."""
 
     __slots__ = (
@@ -139,6 +146,7 @@ class HttpConnection(asyncio.Protocol):
         "_last_progress",
         "_lingers",
         "_pending",
+        "_room",
         "_server",
         "_tail",
         "_transport",
@@ -152,6 +160,7 @@ class HttpConnection(asyncio.Protocol):
         self._head: Head | None = None
         self._body: ChunkedBody | None = None
         self._body_parts: list[bytes] = []
+        self._room: memoryview | None = None
         self._body_size = 0
         self._body_began = 0.0
         self._first_byte_ns = 0
@@ -173,7 +182,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._server.connections.discard(self)
-        self._tail, self._head, self._body, self._body_parts = b"", None, None, []
+        self._forget()
         self._pending.clear()
 
     def eof_received(self) -> bool:
@@ -196,7 +205,18 @@ class HttpConnection(asyncio.Protocol):
         else:
             self._resume_reading()
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes go: into the body that is being read, or to where they are looked at."""
+        return _scratch if self._room is None else self._room[self._body_size :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._room is None:
+            self.data_received(bytes(_scratch[:nbytes]))
+        else:
+            self._filled(nbytes)
+
     def data_received(self, data: bytes) -> None:
+        """Takes bytes that have come, wherever they were cut."""
         if self._closes_after:
             self._lingers = True
             return
@@ -287,6 +307,9 @@ class HttpConnection(asyncio.Protocol):
         self._head = head
         self._body = ChunkedBody(max_bytes) if head.length == CHUNKED else None
         self._body_parts = []
+        if head.length >= _IN_PLACE_BYTES and not head.content_encoding:
+            # Of memory that is only taken when it is written to: a length is soon said.
+            self._room = np.empty(head.length, np.uint8).data
         self._body_size = 0
         self._body_began = self._last_progress = time.monotonic()
         if data:
@@ -307,7 +330,13 @@ class HttpConnection(asyncio.Protocol):
             rest = self._body.feed(data)
             if rest is None:
                 return b""
-            body = bytes(self._body.content)
+            body: bytes | memoryview = bytes(self._body.content)
+        elif self._room is not None:
+            rest = data[head.length - self._body_size :]
+            size = len(data) - len(rest)
+            self._room[self._body_size : self._body_size + size] = memoryview(data)[:size]
+            self._filled(size)
+            return b"" if self._closes_after else rest
         else:
             parts = self._body_parts
             if parts and len(parts[-1]) < _SMALL_PIECE_BYTES:
@@ -326,7 +355,20 @@ class HttpConnection(asyncio.Protocol):
         self._first_byte_ns = 0
         return b"" if self._closes_after else rest
 
-    def _dispatch(self, head: Head, body: bytes) -> None:
+    def _filled(self, size: int) -> None:
+        """So many bytes more of a body are where they stay."""
+        head, room = self._head, self._room
+        assert head is not None
+        assert room is not None
+        self._held = _NOTHING
+        self._body_size += size
+        self._last_progress = time.monotonic()
+        if self._body_size == head.length:
+            self._head = self._room = None
+            self._dispatch(head, room)
+            self._first_byte_ns = 0
+
+    def _dispatch(self, head: Head, body: bytes | memoryview) -> None:
         server = self._server
         self._last_progress = time.monotonic()
         if not head.keeps_alive or server.is_draining:
@@ -338,10 +380,14 @@ class HttpConnection(asyncio.Protocol):
     def _refuse(self, error: HttpError) -> None:
         """What cannot be read as a request ends the connection, after an answer that says why."""
         self._closes_after = self._lingers = True
-        self._tail, self._head, self._body, self._body_parts = b"", None, None, []
+        self._forget()
         request = Request(_REFUSED, b"", self, self._first_byte_ns, self._server.next_id())
         self._pending.append(request)
         self.answered(request, error_response(error))
+
+    def _forget(self) -> None:
+        """What has come of a request is not wanted any more."""
+        self._tail, self._head, self._body, self._body_parts, self._room = b"", None, None, [], None
 
     # Waiting with what cannot be taken or sent yet
 

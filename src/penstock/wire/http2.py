@@ -46,9 +46,12 @@ _MAX_STALLED_BYTES = _CONNECTION_WINDOW_BYTES + _MAX_FRAME_BYTES
 _WRITE_BYTES = 4 << 20
 log = logging.getLogger("penstock.wire")
 _now: Http2Connection
+#: What has come, until libnghttp2 has looked at it: of one connection at a time.
+_scratch = bytearray(256 << 10)
+_scratch_start = ffi.from_buffer("char[]", _scratch)
 
 
-class Http2Connection(asyncio.Protocol):
+class Http2Connection(asyncio.BufferedProtocol):
     """One connection; it takes the place of an `HttpConnection` whose client began with HTTP/2's preface."""
 
     __slots__ = (
@@ -132,7 +135,17 @@ class Http2Connection(asyncio.Protocol):
         self.last_progress = time.monotonic()
         self.flush_soon()
 
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return _scratch
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._take(_scratch_start, nbytes)
+
     def data_received(self, data: bytes) -> None:
+        """Takes bytes that have come, wherever they were cut."""
+        self._take(data, len(data))
+
+    def _take(self, data: CData | bytes, size: int) -> None:
         global _now
         if not self.session or self._transport is None:
             return
@@ -140,11 +153,11 @@ class Http2Connection(asyncio.Protocol):
         self.last_progress = time.monotonic()
         self.is_whole_frame = False
         self._is_flushing = True  # below, once for all that is answered at once
-        taken = self.library.nghttp2_session_mem_recv(self.session, data, len(data))
+        taken = self.library.nghttp2_session_mem_recv(self.session, data, size)
         if taken < 0:
             self._give_up()
             return
-        self._stalled_bytes = 0 if self.is_whole_frame else self._stalled_bytes + len(data)
+        self._stalled_bytes = 0 if self.is_whole_frame else self._stalled_bytes + size
         if self._control_frames > _MAX_CONTROL_FRAMES or self._stalled_bytes > _MAX_STALLED_BYTES:
             self.library.nghttp2_session_terminate_session(self.session, nghttp2.ENHANCE_YOUR_CALM)
         self._flush()

@@ -37,19 +37,20 @@ class Writer(Protocol):
 class Request:
     """A request with its whole body. An API calls `answer` exactly once, then or later.
 
+    `buffer` is the body as it came: of a large one the only copy there is. `body` is the same as bytes, which may cost one.
     `body_bytes` is the size of the body, also when that has been forgotten. `first_byte_ns` and `read_ns` are when its first byte
     and its last were seen, on the monotonic clock.
     """
 
-    __slots__ = ("body", "body_bytes", "first_byte_ns", "head", "id", "read_ns", "response", "writer")
+    __slots__ = ("body_bytes", "buffer", "first_byte_ns", "head", "id", "read_ns", "response", "writer")
 
     #: HTTP/1.1 has no field for the time that a client is ready to wait, and none for giving up.
     deadline_ns: ClassVar[int] = 0
     is_cancellable: ClassVar[bool] = False
 
-    def __init__(self, head: Head, body: bytes, writer: Writer, first_byte_ns: int, request_id: bytes) -> None:
+    def __init__(self, head: Head, body: bytes | memoryview, writer: Writer, first_byte_ns: int, request_id: bytes) -> None:
         self.head = head
-        self.body = body
+        self.buffer = body
         self.body_bytes = len(body)
         self.writer = writer
         self.first_byte_ns = first_byte_ns
@@ -57,9 +58,19 @@ class Request:
         self.id = request_id
         self.response: Response | None = None
 
+    @property
+    def body(self) -> bytes:
+        if type(self.buffer) is not bytes:
+            self.buffer = bytes(self.buffer)
+        return self.buffer
+
+    @body.setter
+    def body(self, body: bytes) -> None:
+        self.buffer = body
+
     def forget_body(self) -> None:
         """It is not needed any more: large ones should not stay until the answer is there."""
-        self.body = b""
+        self.buffer = b""
 
     def answer(self, response: Response) -> None:
         """Sends the answer when its turn has come (answers leave a connection in the order of its requests)."""
