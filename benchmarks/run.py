@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks import (
+    agreement,
     calls,
     cold,
     environments,
@@ -160,6 +161,8 @@ def measure(options: argparse.Namespace) -> Results:
             image.measure(of_grpc.get("pytriton"), launch, plan, results)
         if large.WORK in options.only:
             large.measure(server, plan, results)
+        if agreement.WORK in options.only:
+            agreement.measure(server, launch, plan, results)
         if grpc_neighbours.WORK in options.only:
             grpc_neighbours.measure(server, plan, results)
     finally:

@@ -46,6 +46,7 @@ OTHERS = {
     "image": "A 224×224×3 float32 image to MobileNetV2 over the binary protocols, 4 connections",
     "grpc-large": "A tensor of 256 MB in and out over gRPC",
     "grpc-neighbours": "Predict of the perceptron beside clients that misbehave",
+    "load-generator": "`penstock bench` and wrk, the perceptron's JSON row, closed loops",
 }
 # How those with figures of their own are measured.
 NOTES = {
@@ -61,10 +62,14 @@ NOTES = {
     "that it has loaded with `penstock.load`, and nothing else. Threads within an operation: the default, everywhere.",
     "grpc-large": "Memory: of all our processes, what they share counted once (PSS), every 10 ms, over what it was before; "
     "seconds: from the client's message to the answer's there.",
+    "load-generator": "wrk counts a request that took long several times, as those it kept from being sent; here both are "
+    "counted so. Neither has a warm-up.",
     "grpc-neighbours": "2 connections with 500 calls a second each; the perceptron's process, the gateway and h2load have a core "
     "to themselves. Each kind of disturbance has undisturbed measurements of its own, in turn. Memory: the gateway's "
     "unique memory (USS) while they are there, over what it was before any of them.",
 }
+#: Connections with which `penstock bench` and wrk are compared: below what fills the machine.
+COMPARED = (1, 2, 4)
 # Clients that misbehave, by the beginning of their figures' names.
 DISTURBANCES = {
     "slow_reader": "200 slow readers, half of 1 KB/s and half of nothing",
@@ -77,6 +82,12 @@ DISTURBANCES = {
 BOUNDED_MB = 64.0
 # What each figure of a work is, in the order of the report.
 FIGURES: dict[str, dict[str, str]] = {
+    "load-generator": {
+        f"{tool}_{connections}_{figure}": f"{title}, {connections} connection{'s' if connections > 1 else ''}: {text}"
+        for connections in COMPARED
+        for figure, text in {"rate": "requests/s", "p50_ms": "p50, ms", "p99_ms": "p99, ms"}.items()
+        for tool, title in {"bench": "`penstock bench`", "wrk": "wrk"}.items()
+    },
     "hosted-500": {
         "models": "models that are loaded and answer",
         "unique_mb": "unique memory (USS) of one: median, MB",
@@ -242,6 +253,13 @@ def bars(results: Results) -> list[Bar]:
                 _figure(results, "grpc-neighbours", f"{name}_mb", f"{text}: the gateway's growth", BOUNDED_MB, "MB"),
             )
         ),
+        *(
+            _agreement(
+                results, f"{connections}_{figure}", f"{text}, {connections} connection{'s' if connections > 1 else ''}", limit
+            )
+            for connections in COMPARED
+            for figure, text, limit in (("rate", "requests per second", 1.10), ("p50_ms", "p50", 1.15), ("p99_ms", "p99", 1.15))
+        ),
     ]
     return [Bar(titles[bar.work], bar.what, bar.required, bar.measured, bar.met) for bar in found]
 
@@ -354,6 +372,13 @@ def quotient(results: Results, work: str, names: tuple[str, str]) -> float | Non
     """One figure over another, the medians of both; None where one is missing."""
     one, other = (figure(results, work, name) for name in names)
     return one / other if one is not None and other else None
+
+
+def _agreement(results: Results, name: str, what: str, limit: float) -> Bar:
+    """How far the two load generators are apart, whichever found more."""
+    value = quotient(results, "load-generator", (f"bench_{name}", f"wrk_{name}"))
+    apart = max(value, 1 / value) if value else None
+    return _bar("load-generator", what, f"apart by ≤ {limit:g}×", apart, limit, "{:.3f}×".format, operator.le)
 
 
 def _quotient(

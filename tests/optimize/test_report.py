@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from penstock.models.plan import AS_SAVED, Machine, Plan, Proof, Speed, VariantReport
-from penstock.optimize.figures import bytes_text, seconds_text, share_text, three_digits
 from penstock.optimize.report import html, markdown, write_report
+from penstock.report.figures import bytes_text, seconds_text, share_text, three_digits
 
 MACHINE = Machine("x86_64", "A Processor 3000", 2, ["avx2", "fma"])
 VOID = {"meta", "br", "hr", "use", "link"}

@@ -186,9 +186,8 @@ class Peer:
         return self
 
     def _deliver(self, data: bytes | None) -> None:
-        if data is None:
-            if not self.protocol.eof_received():
-                self.transport.close()
+        if data is None and not self.protocol.eof_received():
+            self.transport.close()
         while data:  # as a transport does: into the memory that it is given
             room = memoryview(self.protocol.get_buffer(len(data)))
             size = min(len(room), len(data))

@@ -119,6 +119,86 @@ def optimize_command(path: str, versions: str, **given: Any) -> None:
     optimize_models(path, versions, build_optimize_options(**given))
 
 
+@cli.command(name="bench")
+@click.argument("url", required=False)
+@click.option("--model", default="", help="The model to ask, where the server has several.")
+@click.option("--api", default="", type=click.Choice(["", "tfs", "oip", "sagemaker"]), help="How to ask, where URL is a server.")
+@click.option(
+    "--format",
+    default="",
+    type=click.Choice(["", "json", "binary", "csv", "npy", "typed", "content", "raw"]),
+    help="Format of a body that is made up.",
+)
+@click.option("--rows", default=1, show_default=True, type=click.IntRange(1, 1 << 20), help="Rows of a body that is made up.")
+@click.option("--body", metavar="PATH", help="A file with the body of a request, or a folder of such files, sent in turn.")
+@click.option("--content-type", default="", help="What the body is, where its file's name does not say it.")
+@click.option("--header", multiple=True, metavar="NAME: VALUE", help="A header field of each request; can be repeated.")
+@click.option(
+    "-c", "--connections", default=0, type=click.IntRange(0, 20_000), help="Connections [default: 16, or 128 with a rate]."
+)
+@click.option(
+    "--streams",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="Calls of gRPC that each connection has under way.",
+)
+@click.option(
+    "-r",
+    "--rate",
+    default="",
+    metavar="RATE",
+    help="Requests per second, whatever the server does: 500, 100..2000, 100:10,900:2.",
+)
+@click.option(
+    "--arrivals",
+    default="poisson",
+    show_default=True,
+    type=click.Choice(["poisson", "constant"]),
+    help="How requests of a rate come.",
+)
+@click.option(
+    "-d",
+    "--seconds",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(0.1),
+    help="Of the measurement, or of each step of a rate.",
+)
+@click.option(
+    "--warm-up", default=2.0, show_default=True, type=click.FloatRange(0), help="Seconds of load before the measurement."
+)
+@click.option(
+    "--timeout", default=30.0, show_default=True, type=click.FloatRange(0.01), help="Seconds until a request has failed."
+)
+@click.option(
+    "--zipf", default=0.0, type=click.FloatRange(0), help="Of several bodies, the n-th is sent 1/n^ZIPF as often as the first."
+)
+@click.option("--seed", default=0, help="Of made-up numbers and arrivals.")
+@click.option(
+    "--slo", default="", metavar="GOAL", help="Search for the highest rate that holds it: p99<50ms, or p50<5ms,errors<1%."
+)
+@click.option("--pid", default=0, help="The server's first process, where its port does not tell.")
+@click.option("--out", metavar="DIR", help="Write result.json, report.html, report.md and seconds.csv there.")
+@click.option(
+    "--command-for", default="", type=click.Choice(["", "wrk", "h2load", "locust"]), help="Print a command for this tool instead."
+)
+@click.option("--compare", nargs=2, metavar="A.json B.json", help="Say whether two results differ.")
+def bench_command(url: str | None, compare: tuple[str, str] | None, **given: Any) -> None:
+    """Load the server at URL, and say what it made of it.
+
+    URL is a server, such as http://127.0.0.1:8080 or grpc://127.0.0.1:8080, or a path that answers POST.
+    """
+    from penstock.cli.bench import BenchOptions, bench, tell_difference
+
+    if compare:
+        tell_difference(compare)
+    elif url is None:
+        raise UsageError("expected the URL of a server, such as http://127.0.0.1:8080")
+    else:
+        bench(url, BenchOptions(**given))
+
+
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> None:

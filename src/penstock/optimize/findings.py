@@ -5,38 +5,14 @@ Guarantees: every candidate has its row, and a reason is never cut. All text may
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import isfinite
-from typing import NamedTuple
 
 from penstock.models.plan import AS_SAVED, Plan, Speed, VariantReport
-from penstock.optimize.figures import bytes_text, count_text, seconds_text, share_text, three_digits, time_unit
 from penstock.optimize.proof import TOLERANCES
+from penstock.report.figures import bytes_text, count_text, seconds_text, share_text, three_digits, time_unit
+from penstock.report.parts import Part, Table
 
 _NONE = "–"
-
-
-class Table(NamedTuple):
-    """`align` has l, r or s (left, in one line) for each column; `notes` has a line below each row, empty for none.
-
-    `won` is the place of the row that stands out.
-    """
-
-    header: Sequence[str]
-    align: str
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str] = ()
-    won: int = -1
-
-
-class Part(NamedTuple):
-    """A heading with what is below it, in this order."""
-
-    title: str
-    texts: Sequence[str] = ()
-    table: Table | None = None
-    items: Sequence[str] = ()
-    command: str = ""
 
 
 def outcome(plan: Plan) -> str:

@@ -78,6 +78,10 @@ ffi.cdef(
     void nghttp2_option_set_no_auto_window_update(nghttp2_option *, int);
     void nghttp2_option_set_stream_reset_rate_limit(nghttp2_option *, uint64_t burst, uint64_t rate);
     int nghttp2_session_server_new2(nghttp2_session **, const nghttp2_session_callbacks *, void *, const nghttp2_option *);
+    int nghttp2_session_client_new(nghttp2_session **, const nghttp2_session_callbacks *, void *);
+    int32_t nghttp2_submit_request(
+        nghttp2_session *, const void *priority, const nghttp2_nv *, size_t, const nghttp2_data_provider *, void *
+    );
     void nghttp2_session_del(nghttp2_session *);
     ptrdiff_t nghttp2_session_mem_recv(nghttp2_session *, const char *, size_t);
     ptrdiff_t nghttp2_session_mem_send(nghttp2_session *, const char **);

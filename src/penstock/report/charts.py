@@ -31,6 +31,8 @@ _LOOK: Any = {
 }
 _WIDTH_IN = 7.2
 _MAX_LABEL = 40
+#: Up to so many points of a curve have a mark each.
+_FEW_POINTS = 30
 #: Groups that matplotlib numbers from one in each chart; nothing refers to them.
 _GROUP_ID = re.compile(r'<g id="[^"<>]*">')
 
@@ -52,6 +54,15 @@ class Line(NamedTuple):
     label: str
     colour: int
     points: Mapping[int, float]
+
+
+class Curve(NamedTuple):
+    """Values over something else, in the order of `places`."""
+
+    label: str
+    colour: int
+    places: Sequence[float]
+    values: Sequence[float]
 
 
 def bars(title: str, unit: str, given: Sequence[Bar]) -> str:
@@ -79,28 +90,57 @@ def lines(title: str, horizontal: str, vertical: str, given: Sequence[Line]) -> 
     """Over powers of two; both axes are logarithmic, so that equal distances are equal ratios."""
 
     def draw(axes: Axes) -> None:
-        from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+        from matplotlib.ticker import NullLocator
 
         for one in given:
             marker = _MARKERS[one.colour % len(_MARKERS)]
             values = list(one.points.values())
             axes.plot(list(one.points), values, color=_colour(one.colour), marker=marker, label=_label(one.label))
         axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
         ticks = sorted({size for one in given for size in one.points})
         axes.set_xticks(ticks, [str(size) for size in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_locator(LogLocator(10, (1.0, 2.0, 5.0)))
-        axes.yaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.yaxis.set_minor_locator(NullLocator())
         rates = [rate for one in given for rate in one.points.values()]
-        axes.set_ylim(_tick(min(rates), up=False), _tick(max(rates), up=True))
+        _set_log(axes, min(rates), max(rates))
         axes.set_xlabel(horizontal)
         axes.set_ylabel(vertical)
         axes.grid(alpha=0.2)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 
     return _svg(title, 3.4, draw)
+
+
+def curves(title: str, horizontal: str, vertical: str, given: Sequence[Curve], *, is_log: bool = False) -> str:
+    """Lines over a measured axis, from zero; `is_log`: the vertical axis is logarithmic."""
+
+    def draw(axes: Axes) -> None:
+        for one in given:
+            marker = _MARKERS[one.colour % len(_MARKERS)] if len(one.places) <= _FEW_POINTS else ""
+            axes.plot(one.places, one.values, color=_colour(one.colour), marker=marker, label=_label(one.label))
+        axes.set_xlim(0, max((place for one in given for place in one.places), default=1.0) or 1.0)
+        highest = max((value for one in given for value in one.values), default=1.0)
+        if is_log:
+            _set_log(axes, min(value for one in given for value in one.values), highest)
+        else:
+            axes.set_ylim(0, highest * 1.1 or 1.0)
+        axes.set_xlabel(horizontal)
+        axes.set_ylabel(vertical)
+        axes.grid(alpha=0.2)
+        if len(given) > 1:
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+
+    return _svg(title, 3.0, draw)
+
+
+def _set_log(axes: Axes, lowest: float, highest: float) -> None:
+    """A vertical axis in powers, with a number at each end."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(10, (1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(_tick(lowest, up=False), _tick(highest, up=True))
 
 
 def _svg(title: str, height_in: float, draw: Callable[[Axes], None]) -> str:

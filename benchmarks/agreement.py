@@ -1,0 +1,92 @@
+"""`penstock bench` against wrk: the same closed loop on the same server, in turn. Both must find the same.
+
+Both take a core or less from the server that they share the machine with, and not the same part of it: so what they agree on ends
+where the machine is full.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks import load, models
+from benchmarks.results import Results
+from benchmarks.servers import PENSTOCK, Contender, Launch, Running, ServerFailedError, running
+from benchmarks.throughput import Plan
+from benchmarks.works import COMPARED
+
+WORK = "load-generator"
+MODEL = "perceptron"
+Launcher = Callable[[Contender, str], Launch]
+
+
+def measure(command: Sequence[str], launch: Launcher, plan: Plan, results: Results) -> None:
+    """Adds, for each round and number of connections, what both found, one first and the other in turn."""
+    body = models.body_path(plan.directory, MODEL)
+    for number in range(plan.rounds):
+        figures: dict[str, float] = {}
+        try:
+            with running(launch(PENSTOCK, MODEL)) as server:
+                server.wait_for_answer(body.read_bytes())
+                by_wrk(server, body, COMPARED[-1], plan.warm_up_s)
+                for connections in COMPARED:
+                    for name in ("wrk", "bench") if number % 2 == 0 else ("bench", "wrk"):
+                        found = (
+                            by_wrk(server, body, connections, plan.seconds)
+                            if name == "wrk"
+                            else by_bench(command, server, body, connections, plan.seconds)
+                        )
+                        figures |= {f"{name}_{connections}_{figure}": value for figure, value in found.items()}
+        except (ServerFailedError, RuntimeError) as error:
+            results.fail(WORK, PENSTOCK.name, str(error))
+            return
+        results.add(WORK, figures)
+
+
+def by_wrk(server: Running, body: Path, connections: int, seconds: int) -> dict[str, float]:
+    sample = load.drive(server.launch.url, body, connections, seconds)
+    if sample.errors:
+        raise RuntimeError(f"wrk: {sample.errors} errors")
+    return {"rate": sample.rate, "p50_ms": sample.p50_ms, "p99_ms": sample.p99_ms}
+
+
+def by_bench(command: Sequence[str], server: Running, body: Path, connections: int, seconds: int) -> dict[str, float]:
+    """Without a warm-up, as wrk has none."""
+    with tempfile.TemporaryDirectory() as folder:
+        argv = [*command, "bench", server.launch.url, "--body", str(body), "--connections", str(connections)]
+        argv += ["--seconds", str(seconds), "--warm-up", "0", "--out", folder]
+        run = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if run.returncode:
+            raise RuntimeError(f"penstock bench ended with {run.returncode}: {run.stderr.strip()[-300:]}")
+        found = json.loads((Path(folder) / "result.json").read_bytes())
+    if found["errors"]:
+        raise RuntimeError(f"penstock bench: {found['errors']}")
+    histogram = [(round(ms * 1e3), count) for ms, count in found["histogram"]]
+    p50_us, p99_us = percentiles_us(corrected(histogram, round(connections / found["rate"] * 1e6)), (50, 99))
+    return {"rate": found["rate"], "p50_ms": p50_us / 1e3, "p99_ms": p99_us / 1e3}
+
+
+def corrected(histogram: Sequence[tuple[int, int]], expected_us: int) -> dict[int, int]:
+    """A histogram as wrk corrects its own: a request that took several times as long as they do on average kept others from
+    being sent, and each of those is counted with what it would have waited."""
+    counts = dict(histogram)
+    for latency_us, count in histogram:
+        missed_us = latency_us - expected_us
+        while missed_us > expected_us:
+            counts[missed_us] = counts.get(missed_us, 0) + count
+            missed_us -= expected_us
+    return counts
+
+
+def percentiles_us(counts: dict[int, int], wanted: Sequence[float]) -> list[int]:
+    whole, found, gone = sum(counts.values()), [], 0
+    left = sorted(wanted)
+    for latency_us in sorted(counts):
+        gone += counts[latency_us]
+        while left and gone >= whole * left[0] / 100:
+            found.append(latency_us)
+            left.pop(0)
+    return found
