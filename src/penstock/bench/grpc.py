@@ -85,13 +85,11 @@ class GrpcConnection(Connection):
 
     def send(self, request: bytes, ticket: Ticket) -> None:
         calls = self._calls
-        if not self._session:
-            return
         stream_id = self._library.nghttp2_submit_request(
             self._session, ffi.NULL, calls.fields, calls.count, self._provider, ffi.NULL
         )
-        if stream_id < 0:
-            self.events.broke(self, "no further streams")
+        if stream_id < 0:  # the server has said that it takes no more on this connection
+            self.events.answered(self, ticket, "connection closed", b"", True)
             return
         self._streams[stream_id] = _Stream(calls.message(request), ticket)
         self.write()
