@@ -9,18 +9,17 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import load, models
 from benchmarks.results import Results
-from benchmarks.servers import PENSTOCK, Contender, Launch, Running, ServerFailedError, running
-from benchmarks.throughput import Plan
+from benchmarks.servers import PENSTOCK, Running, ServerFailedError, running
+from benchmarks.throughput import Launcher, Plan
 from benchmarks.works import COMPARED
 
 WORK = "load-generator"
 MODEL = "perceptron"
-Launcher = Callable[[Contender, str], Launch]
 
 
 def measure(command: Sequence[str], launch: Launcher, plan: Plan, results: Results) -> None:

@@ -134,11 +134,14 @@ def test_a_folder_of_bodies_is_a_mix(server: Server, tmp_path: Path) -> None:
         (("{url}/v1/models/half_plus_two:predict", "--slo", "p99<5ms", "--rate", "5"), "leave --rate out"),
         (("{url}/v1/models/half_plus_two:predict", "--body", "/nowhere"), "/nowhere"),
         (("{url}/v1/models/half_plus_two:predict", "--header", "no colon"), "NAME: VALUE"),
+        (("{grpc}", "--model", "half_plus_two", "--command-for", "wrk"), "is gRPC"),
         (("--compare", "/nowhere", "/nowhere"), "/nowhere"),
     ],
 )
 def test_wrong_arguments_are_told_in_one_line(server: Server, arguments: tuple[str, ...], said: str) -> None:
-    ran = run_penstock("bench", *(one.replace("{url}", server.url) for one in arguments))
+    ran = run_penstock(
+        "bench", *(one.replace("{url}", server.url).replace("{grpc}", server.url.replace("http", "grpc")) for one in arguments)
+    )
     assert ran.returncode == 2
     assert said in ran.stderr
     assert ran.stderr.count("\n") == 1

@@ -6,7 +6,6 @@ about it; where it does not, the server's first answer says what is wrong, and a
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +15,10 @@ import numpy as np
 import orjson
 
 from penstock.bench.target import GRPC_INFER, OIP, Target
-from penstock.codec.oip_tensor import datatype_of
+from penstock.codec.binary import encode_npy
+from penstock.codec.oip_tensor import bytes_of_array, datatype_of
 from penstock.codec.protos import message_class
+from penstock.codec.tensor_proto import encode_tensor
 from penstock.errors import UsageError
 from penstock.tensors import Array, TensorSpec
 
@@ -27,8 +28,6 @@ _MAX_FILES = 10_000
 #: What stands for a string, and how long a dimension is that the signature leaves open.
 _TEXT = b"penstock"
 _OPEN = 1
-#: TensorProto's fields of single elements.
-_TYPED = {"float": "float_val", "double": "double_val", "int32": "int_val", "int64": "int64_val", "bool": "bool_val"}
 
 
 class Body(NamedTuple):
@@ -56,7 +55,7 @@ def made_up(target: Target, form: str, rows: int, seed: int) -> Body:
         if len(arrays) != 1:
             raise UsageError(f"--format {form}: the model takes {len(arrays)} inputs, which JSON can bring")
         (array,) = arrays.values()
-        content = _csv(array) if form == "csv" else _npy(array)
+        content = _csv(array) if form == "csv" else b"".join(encode_npy(array))
         return Body(name, content, (("Content-Type", _TYPES[f".{form}"]),))
     if target.api is OIP:
         content = _json({"inputs": [_oip_json(spec, arrays[spec.name]) for spec in target.inputs]})
@@ -158,7 +157,7 @@ def _oip_binary(arrays: Mapping[str, Array], specs: Sequence[TensorSpec]) -> tup
     described = []
     for spec in specs:
         array = arrays[spec.name]
-        piece = _elements(spec, array)
+        piece = bytes_of_array(array)
         size = {"binary_data_size": len(piece)}
         datatype = datatype_of(spec.dtype)
         described.append({"name": spec.name, "shape": list(array.shape), "datatype": datatype, "parameters": size})
@@ -171,18 +170,8 @@ def _predict(target: Target, arrays: Mapping[str, Array], *, as_content: bool) -
     """A PredictRequest; elements in the typed fields that TensorFlow's own clients use for short tensors, or as bytes."""
     message = message_class("tensorflow.serving.PredictRequest")()
     message.model_spec.name = target.model
-    for spec in target.inputs:
-        array = arrays[spec.name]
-        tensor = message.inputs[spec.name]
-        tensor.dtype = spec.dtype.number
-        for size in array.shape:
-            tensor.tensor_shape.dim.add().size = size
-        if spec.dtype.is_string:
-            tensor.string_val.extend(array.ravel().tolist())
-        elif as_content or spec.dtype.name not in _TYPED:
-            tensor.tensor_content = array.tobytes()
-        else:
-            getattr(tensor, _TYPED[spec.dtype.name]).extend(array.ravel().tolist())
+    for name, array in arrays.items():
+        message.inputs[name].ParseFromString(b"".join(encode_tensor(array, as_content)))
     return bytes(message.SerializeToString())
 
 
@@ -192,23 +181,8 @@ def _infer(target: Target, arrays: Mapping[str, Array]) -> bytes:
     for spec in target.inputs:
         array = arrays[spec.name]
         message.inputs.add(name=spec.name, datatype=datatype_of(spec.dtype), shape=array.shape)
-        message.raw_input_contents.append(_elements(spec, array))
+        message.raw_input_contents.append(bytes_of_array(array))
     return bytes(message.SerializeToString())
-
-
-def _elements(spec: TensorSpec, array: Array) -> bytes:
-    """The Open Inference Protocol's bytes of a tensor."""
-    if spec.dtype.is_string:
-        return b"".join(len(one).to_bytes(4, "little") + one for one in array.ravel())
-    return array.tobytes()
-
-
-def _npy(array: Array) -> bytes:
-    if array.dtype == object:
-        array = array.astype("S")
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
 
 
 def _csv(array: Array) -> bytes:

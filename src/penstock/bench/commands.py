@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from penstock.bench.bodies import Body
+from penstock.bench.bodies import Body, header_fields
 from penstock.bench.measurement import Plan
 from penstock.bench.target import Target
 from penstock.errors import UsageError
@@ -41,6 +41,9 @@ class Client(HttpUser):
 
 def write_command(tool: str, target: Target, body: Body, plan: Plan, folder: Path) -> str:
     """Writes what the tool needs into `folder`, and returns the command line. Raises UsageError."""
+    if target.is_grpc:
+        raise UsageError(f"--command-for {tool}: {target.url} is gRPC; this is for HTTP")
+    body = body._replace(fields=(*body.fields, *header_fields(plan.headers)))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "body"

@@ -29,8 +29,7 @@ class Difference(NamedTuple):
     ratio: float
     low: float
     high: float
-    #: Whether more is better.
-    is_gain: bool
+    more_is_better: bool
 
     @property
     def is_real(self) -> bool:
@@ -40,7 +39,7 @@ class Difference(NamedTuple):
     def verdict(self) -> str:
         if not self.is_real:
             return "no difference that these runs could show"
-        return "better" if (self.ratio > 1) == self.is_gain else "worse"
+        return "better" if (self.ratio > 1) == self.more_is_better else "worse"
 
 
 def compare(first: Result, second: Result) -> list[Difference]:
@@ -55,10 +54,12 @@ def compare(first: Result, second: Result) -> list[Difference]:
         ("p50", "ms", lambda one: one.p50, False),
         ("p99", "ms", lambda one: one.p99, False),
     )
-    return [_difference(what, unit, first, second, of, is_gain) for what, unit, of, is_gain in figures]
+    return [_difference(what, unit, first, second, of, more_is_better) for what, unit, of, more_is_better in figures]
 
 
-def _difference(what: str, unit: str, first: Result, second: Result, of: Callable[[Second], float], is_gain: bool) -> Difference:
+def _difference(
+    what: str, unit: str, first: Result, second: Result, of: Callable[[Second], float], more_is_better: bool
+) -> Difference:
     random = np.random.default_rng(0)
     values = [np.array([of(one) for one in result.seconds if one.requests or what == "throughput"]) for result in (first, second)]
     means = [_draws(value, random) for value in values]
@@ -66,7 +67,7 @@ def _difference(what: str, unit: str, first: Result, second: Result, of: Callabl
     with np.errstate(divide="ignore", invalid="ignore"):
         low, high = np.nan_to_num(np.percentile(means[1] / means[0], (2.5, 97.5)), nan=0.0)
     ratio = middle[1] / middle[0] if middle[0] else 0.0
-    return Difference(what, unit, middle[0], middle[1], ratio, float(low), float(high), is_gain)
+    return Difference(what, unit, middle[0], middle[1], ratio, float(low), float(high), more_is_better)
 
 
 def _draws(values: npt.NDArray[np.float64], random: np.random.Generator) -> npt.NDArray[np.float64]:

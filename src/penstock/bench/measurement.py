@@ -15,7 +15,7 @@ from penstock.bench.driver import Driver, Open
 from penstock.bench.grpc import Calls, GrpcConnection
 from penstock.bench.http1 import Http1Connection
 from penstock.bench.record import Record, Window
-from penstock.bench.result import Client, Load, Result, Server, histogram_of, latency_of, second_of
+from penstock.bench.result import Client, Latency, Load, Result, Server, histogram_of, latency_of, second_of
 from penstock.bench.schedule import Phase, arrivals
 from penstock.bench.target import Target
 from penstock.bench.watch import Reading, Watch
@@ -28,6 +28,7 @@ _FULL_CORE = 0.9
 #: Sent later than this share of the 99th percentile, open-loop requests say too much of the client.
 _LATE_SHARE = 0.25
 _ORDER = 4096
+_MAX_NAMES = 100
 _TOLD_EVERY_NS = 1_000_000_000
 
 #: Called once a second with the seconds gone, all in all, and what was answered in the last one: how many, and their record.
@@ -66,29 +67,14 @@ def measure(target: Target, bodies: Sequence[Body], plan: Plan, watch: Watch, pr
         record,
     )
     driver.connect()
-    before: Reading | None = None
-    told = [0, 0]
-    warm_ns = begun_ns = time.perf_counter_ns()
-    client_s = 0.0
-    whole_s = plan.warm_up_s + plan.seconds
-
-    def tick(now_ns: int) -> None:
-        nonlocal before, client_s
-        if before is None and now_ns >= warm_ns:
-            before, client_s = watch.read(is_short=True), time.process_time()
-        if progress is not None and now_ns - told[0] >= _TOLD_EVERY_NS:
-            progress((now_ns - begun_ns) / 1e9, whole_s, record, told[1])
-            told[:] = now_ns, len(record)
-
+    stages = watch.stages()
+    clock = _Clock(plan, watch, record, progress)
     gc.collect()
     gc.disable()  # there are no cycles to be found, and the next request would wait for the search
     try:
-        stages_before = watch.read().stages
-        begun_ns = time.perf_counter_ns()
-        warm_ns = begun_ns + int(plan.warm_up_s * 1e9)
-        told[0] = begun_ns
-        begin_ns, end_ns = driver.run(whole_s, _due(plan), tick)
-        client_end_s, after = time.process_time(), watch.read()
+        begin_ns, end_ns = driver.run(plan.warm_up_s + plan.seconds, _due(plan), clock.tick)
+        clock.stop()
+        after = watch.read()
     finally:
         gc.enable()
         driver.close()
@@ -98,31 +84,13 @@ def measure(target: Target, bodies: Sequence[Body], plan: Plan, watch: Watch, pr
         raise InvalidArgument(
             f"{target.url}: no request was answered: {said}{f'; the first: {record.example}' if record.example else ''}"
         )
-    before = before or after
-    latency = latency_of(window.latencies_ms())
-    lags = np.array(driver.lag_ns, np.int64) / 1e6
-    share = (client_end_s - client_s) / max(after.at_s - before.at_s, 1e-9)
-    lag_p99 = float(np.percentile(lags, 99)) if lags.size else 0.0
-    by_body = {}
-    if len(bodies) > 1:
-        for which, body in enumerate(bodies):
-            found = latency_of(window.latencies_ms(which))
-            if found is not None:
-                by_body[body.name] = found
+    latencies_ms = window.latencies_ms()
+    latency = latency_of(latencies_ms)
     return Result(
         url=target.url,
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         penstock=__version__,
-        load=Load(
-            plan.connections,
-            plan.streams,
-            plan.seconds,
-            plan.warm_up_s,
-            plan.profile,
-            ("poisson" if plan.is_poisson else "constant") if plan.phases else "",
-            [body.name for body in bodies][:100],
-            round(sum(map(len, requests)) / len(requests)),
-        ),
+        load=_load(plan, bodies, requests),
         requests=window.requests,
         rate=window.requests / window.seconds,
         offered=sum(phase.requests for phase in plan.phases) / plan.seconds if plan.phases else 0.0,
@@ -130,12 +98,56 @@ def measure(target: Target, bodies: Sequence[Body], plan: Plan, watch: Watch, pr
         example=record.example,
         waited=driver.waited,
         latency=latency,
-        histogram=histogram_of(window.latencies_ms()),
-        by_body=by_body,
+        histogram=histogram_of(latencies_ms),
+        by_body=_by_body(window, bodies),
         seconds=[second_of(one) for one in window.seconds_of()],
-        client=Client(share, lag_p99, _limit(share, lag_p99, latency.p99 if latency else 0.0)),
-        server=_server(before, after, stages_before, window.requests) if watch.knows_processes or after.stages else None,
+        client=_client(clock.core_share, driver.lag_ns, latency),
+        server=_server(clock, stages, after, window.requests) if watch.knows_processes or after.stages else None,
     )
+
+
+class _Clock:
+    """What is looked at while a load runs: the end of the warm-up, and the second that is told. `core_share` is the client's."""
+
+    def __init__(self, plan: Plan, watch: Watch, record: Record, progress: Progress | None) -> None:
+        self._plan, self._watch, self._record, self._progress = plan, watch, record, progress
+        self._begin_ns = self._told_ns = time.perf_counter_ns()
+        self._told = 0
+        self._begin_client_s = 0.0
+        self.begin_s = self.begin_cpu_s = 0.0
+        self.core_share = 0.0
+
+    def tick(self, now_ns: int) -> None:
+        gone_s = (now_ns - self._begin_ns) / 1e9
+        if not self.begin_s and gone_s >= self._plan.warm_up_s:
+            self.begin_s, self.begin_cpu_s = self._watch.cpu()
+            self._begin_client_s = time.process_time()
+        if self._progress is not None and now_ns - self._told_ns >= _TOLD_EVERY_NS:
+            self._progress(gone_s, self._plan.warm_up_s + self._plan.seconds, self._record, self._told)
+            self._told_ns, self._told = now_ns, len(self._record)
+
+    def stop(self) -> None:
+        seconds = time.monotonic() - self.begin_s
+        self.core_share = (time.process_time() - self._begin_client_s) / max(seconds, 1e-9)
+
+
+def _load(plan: Plan, bodies: Sequence[Body], requests: Sequence[bytes]) -> Load:
+    return Load(
+        plan.connections,
+        plan.streams,
+        plan.seconds,
+        plan.warm_up_s,
+        plan.profile,
+        ("poisson" if plan.is_poisson else "constant") if plan.phases else "",
+        [body.name for body in bodies][:_MAX_NAMES],
+        round(sum(map(len, requests)) / len(requests)),
+    )
+
+
+def _by_body(window: Window, bodies: Sequence[Body]) -> dict[str, Latency]:
+    """Of each body, where there are several."""
+    found = {body.name: latency_of(window.latencies_ms(which)) for which, body in enumerate(bodies)} if len(bodies) > 1 else {}
+    return {name: latency for name, latency in found.items() if latency is not None}
 
 
 def _opener(target: Target, plan: Plan) -> Open:
@@ -171,6 +183,11 @@ def _due(plan: Plan) -> Iterator[int] | None:
     return arrivals((*(warm_up if plan.warm_up_s else ()), *plan.phases), is_poisson=plan.is_poisson, seed=plan.seed)
 
 
+def _client(core_share: float, lag_ns: Sequence[int], latency: Latency | None) -> Client:
+    lag_p99 = float(np.percentile(np.array(lag_ns), 99)) / 1e6 if lag_ns else 0.0
+    return Client(core_share, lag_p99, _limit(core_share, lag_p99, latency.p99 if latency else 0.0))
+
+
 def _limit(share: float, lag_p99: float, p99: float) -> str:
     """Why the figures are the client's and not the server's, empty where they are not."""
     if share >= _FULL_CORE:
@@ -180,12 +197,12 @@ def _limit(share: float, lag_p99: float, p99: float) -> str:
     return ""
 
 
-def _server(before: Reading, after: Reading, stages_before: Mapping[str, tuple[float, int]], requests: int) -> Server:
-    seconds = max(after.at_s - before.at_s, 1e-9)
-    spent = after.cpu_s - before.cpu_s
+def _server(clock: _Clock, stages_before: Mapping[str, tuple[float, int]], after: Reading, requests: int) -> Server:
+    spent = after.cpu_s - clock.begin_cpu_s
     stages: dict[str, float] = {}
     for stage, (total, count) in after.stages.items():
         total_before, count_before = stages_before.get(stage, (0.0, 0))
         if count > count_before:
             stages[stage] = (total - total_before) / (count - count_before) * 1e6
-    return Server(spent / requests * 1e6, spent / seconds, after.memory_bytes, after.processes, stages)
+    cores = spent / max(after.at_s - clock.begin_s, 1e-9)
+    return Server(spent / requests * 1e6, cores, after.memory_bytes, after.processes, stages)

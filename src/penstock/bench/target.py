@@ -75,7 +75,7 @@ class Target(NamedTuple):
 
     def address(self) -> Address:
         parts = urlsplit(self.base)
-        context = _trusting() if parts.scheme == "https" else None
+        context = trusting() if parts.scheme == "https" else None
         if context is not None:
             context.set_alpn_protocols(["h2" if self.is_grpc else "http/1.1"])
         return Address(parts.hostname or "", parts.port or (443 if context else 80), context)
@@ -169,7 +169,7 @@ def _ask(url: str, body: bytes | None = None) -> Any:
     """The JSON that a server answers, None where it answers with an error. Raises Unavailable where it does not answer."""
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"} if body else {})
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S, context=_trusting()) as answer:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S, context=trusting()) as answer:
             return msgspec.json.decode(answer.read())
     except (urllib.error.HTTPError, msgspec.DecodeError):
         return None
@@ -177,7 +177,7 @@ def _ask(url: str, body: bytes | None = None) -> Any:
         raise Unavailable(f"{url}: {getattr(error, 'reason', error)}") from None
 
 
-def _trusting() -> ssl.SSLContext:
+def trusting() -> ssl.SSLContext:
     """A load test knows whom it asks, and test servers sign their own certificates."""
     context = ssl.create_default_context()
     context.check_hostname = False

@@ -5,12 +5,14 @@ The processes are found where the server runs on this machine: by the port, with
 
 from __future__ import annotations
 
+import importlib.util
 import time
 import urllib.request
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from penstock.bench.target import Target
+from penstock.bench.target import Target, trusting
+from penstock.errors import UsageError
 
 _TIMEOUT_S = 5.0
 _LOCAL = ("127.0.0.1", "localhost", "::1", "0.0.0.0")
@@ -28,20 +30,29 @@ class Reading(NamedTuple):
 
 
 class Watch:
-    """Looks at a server, before and after a load; `pid` is its first process, if the port is not to say."""
+    """Looks at a server, before and after a load; `pid` is its first process, if the port is not to say. Raises UsageError."""
 
     def __init__(self, target: Target, pid: int = 0) -> None:
         self._target = target
         self._pid = pid or _listener(target)
+        if pid and importlib.util.find_spec("psutil") is None:
+            raise UsageError("--pid needs psutil: pip install penstock[bench]")
 
     @property
     def knows_processes(self) -> bool:
         return self._pid > 0
 
-    def read(self, *, is_short: bool = False) -> Reading:
-        """All of it; or, under a milliseconds' time, CPU alone: while the load runs, the next request must not wait for it."""
-        cpu_s, memory_bytes, processes = _tree(self._pid, memory=not is_short) if self._pid else (0.0, 0, 0)
-        return Reading(time.monotonic(), cpu_s, memory_bytes, processes, {} if is_short else _stages(self._target))
+    def read(self) -> Reading:
+        cpu_s, memory_bytes, processes = _tree(self._pid, memory=True) if self._pid else (0.0, 0, 0)
+        return Reading(time.monotonic(), cpu_s, memory_bytes, processes, self.stages())
+
+    def cpu(self) -> tuple[float, float]:
+        """The time, and the CPU seconds so far, in under a millisecond: while the load runs, the next request must not wait."""
+        return time.monotonic(), _tree(self._pid, memory=False)[0] if self._pid else 0.0
+
+    def stages(self) -> dict[str, tuple[float, int]]:
+        """For each stage of Penstock's, over all models, the seconds that it took so far, and how often; else nothing."""
+        return _stages(self._target)
 
 
 def _listener(target: Target) -> int:
@@ -96,11 +107,10 @@ def _tree(pid: int, *, memory: bool) -> tuple[float, int, int]:
 
 
 def _stages(target: Target) -> dict[str, tuple[float, int]]:
-    """The sums and counts of Penstock's histograms of stages, over all its models; nothing where there are none."""
     from prometheus_client.parser import text_string_to_metric_families
 
     try:
-        with urllib.request.urlopen(f"{target.base}/metrics", timeout=_TIMEOUT_S) as answer:
+        with urllib.request.urlopen(f"{target.base}/metrics", timeout=_TIMEOUT_S, context=trusting()) as answer:
             text = answer.read().decode()
         families = list(text_string_to_metric_families(text))
     except (OSError, ValueError):

@@ -66,7 +66,7 @@ def _charts(draw: Callable[[], Sequence[tuple[str, str]]]) -> str:
     try:
         drawn = draw()
     except ImportError:
-        return "<p>There are no charts: matplotlib is not installed.</p>\n"
+        return "<p>There are no charts: matplotlib is not installed (pip install matplotlib).</p>\n"
     return "".join(f"<figure><figcaption>{escape(title)}</figcaption>{svg}</figure>\n" for title, svg in drawn)
 
 
