@@ -152,9 +152,8 @@ class OnnxRuntimeModel:
             except KeyError:
                 check_inputs(plan.signature, inputs)
                 raise
-            fed[tensor] = array if type(array) is np.ndarray and array.dtype is dtype.numpy else _fed(array, name, dtype)
-        if plan.has_texts:
-            fed = {tensor: _fed(inputs[name], name, dtype) for name, tensor, dtype in plan.inputs}
+            is_ready = not plan.has_texts and type(array) is np.ndarray and array.dtype is dtype.numpy
+            fed[tensor] = array if is_ready else _fed(array, name, dtype)
         try:
             results = plan.run(plan.tensors, fed)
         except self._errors as error:
