@@ -8,7 +8,7 @@ TFS_STUBS := tensorflow-serving-api
 PORT ?= 8080
 STAMP := $(VENV)/.installed
 
-.PHONY: serve test lint types imports wheel check bench bench-optimize bench-smoke docs protos clean
+.PHONY: serve test lint types imports wheel check bench bench-optimize bench-tune bench-smoke docs protos clean
 
 serve: $(STAMP)  ## Train a small network on handwritten digits and serve it
 	$(BIN)/python examples/digits/train.py .cache/digits
@@ -44,9 +44,14 @@ bench-optimize: $(STAMP)  ## Optimize and serve a zoo of models against TensorFl
 	$(BIN)/python -m benchmarks.optimize
 	$(BIN)/python -m benchmarks.report benchmarks/results/latest.json
 
+bench-tune: $(STAMP)  ## Tune three models, measure every setting beside it, rewrite docs/performance.md (takes an hour)
+	$(BIN)/python -m benchmarks.tuning
+	$(BIN)/python -m benchmarks.report benchmarks/results/latest.json
+
 bench-smoke: $(STAMP)
 	$(BIN)/python -m benchmarks.run --smoke --peers none
 	$(BIN)/python -m benchmarks.optimize --smoke --json .cache/optimize-smoke.json
+	$(BIN)/python -m benchmarks.tuning --smoke --json .cache/tuning-smoke.json --out .cache/tuning-smoke
 
 docs: $(STAMP)  ## Rewrite the generated pages
 	$(BIN)/python tools/generate_docs.py

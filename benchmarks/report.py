@@ -1,8 +1,8 @@
 """`python -m benchmarks.report RESULTS.json`: the figures of a run as docs/performance.md and docs/performance.svg.
 
 Computes nothing that is not in the JSON file but medians and ratios. The profiles that `python -m benchmarks.profile` made,
-benchmarks/profile.md and benchmarks/profile_grpc.md, are put into their marked place as they are; the section on optimized
-models comes from the results of `python -m benchmarks.optimize`.
+benchmarks/profile.md and benchmarks/profile_grpc.md, are put into their marked place as they are; the sections on optimized
+models and tuned settings come from the results of `python -m benchmarks.optimize` and `python -m benchmarks.tuning`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import load, models, optimize_report, optimize_results, works
+from benchmarks import load, models, optimize_report, optimize_results, tuning_report, tuning_results, works
 from benchmarks.chart import Bar, Panel, svg
 from benchmarks.environments import requirements
 from benchmarks.machine import ROOT
@@ -22,13 +22,15 @@ from benchmarks.servers import GRPC_CONTENDERS, PEER_CONTENDERS, PENSTOCK, Conte
 PROFILES = (Path(__file__).with_name("profile.md"), Path(__file__).with_name("profile_grpc.md"))
 #: What `python -m benchmarks.optimize` measured.
 OPTIMIZED = Path(__file__).with_name("results") / "optimize.json"
+#: What `python -m benchmarks.tuning` measured.
+TUNED = Path(__file__).with_name("results") / "tuning.json"
 CONTENDERS = (PENSTOCK, *PEER_CONTENDERS, *GRPC_CONTENDERS)
 OUR_PARTS = ("penstock", "tensorflow", "tensorflow-cpu", "numpy", "uvloop", "httptools", "pysimdjson", "orjson")
 NONE = "–"
 
 
-def page(results: Results, profile: str | None, optimized: Sequence[str] = ()) -> str:
-    """The whole of performance.md; `optimized` are the blocks of its section on optimized models."""
+def page(results: Results, profile: str | None, more: Sequence[str] = ()) -> str:
+    """The whole of performance.md; `more` are the blocks of its sections on optimized models and tuned settings."""
     figures = list(figure_blocks(results))
     blocks = [
         "<!-- Made by `python -m benchmarks.report`: do not edit. -->",
@@ -46,7 +48,7 @@ def page(results: Results, profile: str | None, optimized: Sequence[str] = ()) -
         *other_blocks(results),
         "## Many models, scripts, instances, gRPC" if figures else "",
         *figures,
-        *optimized,
+        *more,
         "## How it was measured",
         method(results),
         contender_table(results),
@@ -291,13 +293,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description="Figures to docs/performance.md.")
     parser.add_argument("results", type=Path, metavar="RESULTS.json")
     parser.add_argument("--optimize", type=Path, default=OPTIMIZED, metavar="FILE", help="where there is one: %(default)s")
+    parser.add_argument("--tuning", type=Path, default=TUNED, metavar="FILE", help="where there is one: %(default)s")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", metavar="DIR", help="where to write (default: docs)")
     options = parser.parse_args()
     results = read(options.results)
     profile = "\n\n".join(file.read_text().strip() for file in PROFILES if file.exists()) or None
-    optimized = optimize_report.section(optimize_results.read(options.optimize)) if options.optimize.exists() else []
+    more = optimize_report.section(optimize_results.read(options.optimize)) if options.optimize.exists() else []
+    more += tuning_report.section(tuning_results.read(options.tuning)) if options.tuning.exists() else []
     options.docs.mkdir(parents=True, exist_ok=True)
-    (options.docs / "performance.md").write_text(page(results, profile, optimized))
+    (options.docs / "performance.md").write_text(page(results, profile, more))
     (options.docs / "performance.svg").write_text(chart(results))
     print(options.docs / "performance.md")
 

@@ -213,6 +213,17 @@ def slow(tf: Any, folder: Path) -> None:
 
 
 @_model
+def heavy(tf: Any, folder: Path) -> None:
+    """Takes 5 ms, whatever its input."""
+
+    def run(x: Any) -> Any:
+        with tf.control_dependencies([_busy(tf, tf.constant(0.005, tf.float64))]):
+            return {"y": tf.identity(x)}
+
+    _save(tf, folder, serving_default=(run, {"x": ([None], tf.float32)}))
+
+
+@_model
 def slow_counter(tf: Any, folder: Path) -> None:
     """Stateful and slow: counts after as many milliseconds as asked."""
     module = tf.Module()

@@ -22,6 +22,7 @@ from penstock.api.operations import Operations
 from penstock.api.router import CORS_FIELDS, Api, Router
 from penstock.api.sagemaker import SageMaker
 from penstock.api.sagemaker_runtime import SageMakerRuntime
+from penstock.api.settings import Settings
 from penstock.api.tfs_grpc import PredictionService
 from penstock.api.tfs_model_service import ModelService
 from penstock.api.tfs_profiler import ProfilerService
@@ -75,6 +76,8 @@ def _apis(inference: Inference, default_model: str, is_multi_model: bool, contex
     ]
     if is_multi_model or options.admin_api:
         apis.append(MultiModel(routes, administration, sagemaker.invoke, routes.url))
+    if options.admin_api:
+        apis.append(Settings(context.administration))
     return apis
 
 

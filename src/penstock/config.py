@@ -61,7 +61,8 @@ class ServeOptions:
     reload_requests: bool = option(False, "Let clients replace the list of models, with gRPC's HandleReloadConfigRequest.")
     instances: int = option(
         0,
-        "Processes that run each version, of which the least busy gets a request; 0 is what its plan says, else one.",
+        "Processes that run each version, of which the least busy gets a request; 0 is what its plan says, else one, or several "
+        "where rows take milliseconds and cores are free.",
         least=0,
         most=1024,
     )
@@ -104,6 +105,12 @@ class ServeOptions:
     label: tuple[str, ...] = option((), "A name for a version: [MODEL:]LABEL=VERSION.", repeats=True)
     max_batch_size: int = option(128, "Rows that are run together at the most.", least=1)
     batch_timeout_us: int = option(0, "How long a request may wait for others to join its batch.", unit="µs", least=0)
+    latency_target_ms: float = option(
+        0.0,
+        "Batches grow as long as a request that has just missed one is answered within this time; 0: no bound.",
+        unit="ms",
+        least=0,
+    )
     allowed_batch_sizes: str = option("", "Numbers of rows that batches are filled up to, ascending, separated by commas.")
     pad_variable_lengths: bool = option(False, "Pad requests of different shapes, so that they run together.")
     max_request_rows: int = option(0, "A request with more rows is refused; 0 refuses none.", least=0)
@@ -123,6 +130,11 @@ class ServeOptions:
     drain_s: float = option(30.0, "Time for requests in flight when the server is told to stop.", unit="s", least=0)
     intra_op: int = option(0, "Threads inside an operation; 0 decides by the plan or the machine.", least=0)
     inter_op: int = option(0, "Threads for operations side by side; 0 runs them in the model's own thread.", least=0)
+    omp_threads: int = option(
+        0,
+        "OMP_NUM_THREADS of the processes of models, for libraries that scripts use; 0 leaves what the environment says.",
+        least=0,
+    )
     op_library: tuple[str, ...] = option((), "Shared library with custom operations.", repeats=True)
     session_config: str = option("", "File with a TensorFlow ConfigProto in text format.")
     tags: str = option("serve", "Tags of the graph to load, separated by commas.")

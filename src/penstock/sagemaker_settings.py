@@ -33,7 +33,6 @@ WITHOUT_EFFECT: dict[str, str] = {
 UNUSED: dict[str, str] = {
     "SAGEMAKER_MULTI_MODEL_UNIVERSAL_BUCKET": "Nothing is fetched; --script says where a script that all models share is.",
     "SAGEMAKER_MULTI_MODEL_UNIVERSAL_PREFIX": "Nothing is fetched; --script says where a script that all models share is.",
-    "OMP_NUM_THREADS": "TensorFlow's own threads do the work; SAGEMAKER_TFS_INTRA_OP_PARALLELISM sets how many.",
 }
 
 _LOG_LEVELS = {
@@ -138,7 +137,7 @@ class SageMakerSettings:
         "SAGEMAKER_TFS_INTRA_OP_PARALLELISM", 0, _integer(0), "Threads within an operation; 0: the engine's choice."
     )
     omp_threads: int = _variable(
-        "OMP_NUM_THREADS", 1, _first_of_list(), "Threads of libraries that use OpenMP, oneDNN among them."
+        "OMP_NUM_THREADS", 1, _first_of_list(), "Threads of libraries that scripts use; engines have threads of their own."
     )
     enable_batching: bool = _variable(
         "SAGEMAKER_TFS_ENABLE_BATCHING", False, _TRUE_OR_FALSE, "Whether the four variables that follow shape batches."

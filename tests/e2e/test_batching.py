@@ -141,3 +141,21 @@ def test_a_bad_one_among_requests_that_came_together_fails_alone(batching: Serve
 def test_requests_larger_than_a_batch_are_run_whole(batching: Server) -> None:
     rows = [float(number) for number in range(1000)]
     assert batching.predict("half_plus_two", {"instances": rows}) == {"predictions": [row / 2 + 2 for row in rows]}
+
+
+def test_batches_stay_small_enough_for_a_time_within_which_to_answer(models: Path) -> None:
+    """A graph that takes as long as its first row says: with 20 ms, none of the runs leaves time for a second one in 30 ms."""
+    with Server(models / "slow", "--latency-target-ms", "30") as server:
+        bodies = [{"instances": [20]} for _ in range(20)]
+        for _ in range(2):
+            _in_one_packet(server, "slow", bodies)
+        before = _batch_rows(server)
+        answers = _in_one_packet(server, "slow", bodies)
+        assert [status for status, _ in answers] == [200] * 20
+        assert _batch_rows(server) - before == 20, "one row each"
+
+
+def _batch_rows(server: Server) -> float:
+    """For each request the rows of its batch, added up."""
+    (total,) = re.findall(r"^penstock_batch_rows_sum\{[^}]*\} (\S+)$", server.get("/metrics").text, re.MULTILINE)
+    return float(total)

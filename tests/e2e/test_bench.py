@@ -11,6 +11,7 @@ import pytest
 from penstock.bench.bodies import made_up, request
 from penstock.bench.result import read_result
 from penstock.bench.target import find_target
+from tests.savedmodel.logs import predict_log, record
 from tests.servers import Server, free_port, run_penstock
 
 pytestmark = pytest.mark.xdist_group("shared")
@@ -173,3 +174,29 @@ def test_two_runs_are_compared(server: Server, tmp_path: Path) -> None:
     ran = run_penstock("bench", "--compare", tmp_path / "one" / "result.json", tmp_path / "eight" / "result.json")
     assert ran.returncode == 0, ran.stderr
     assert re.search(r"throughput: .* requests/s, [\d.]+× \([\d.]+ to [\d.]+\): better", ran.stdout)
+
+
+def test_a_mix_of_models_by_their_shares(server: Server, tmp_path: Path) -> None:
+    models = "half_plus_two,mixed,two_versions"
+    ran = run_penstock("bench", server.url, *QUICK, "--model", models, "--zipf", "1", "--out", tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    result = read_result(tmp_path / "result.json")
+    assert result.errors == {}
+    assert [name.partition(":")[0] for name in result.load.bodies] == models.split(",")
+    assert len(result.by_body) == 3
+    all_of_them = run_penstock("bench", server.url, *QUICK, "--model", "all", "--api", "oip")
+    assert "bodies" in all_of_them.stdout
+
+
+def test_recorded_requests_are_sent_in_the_format_that_is_asked_for(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "tf_serving_warmup_requests"
+    file.write_bytes(b"".join(record(predict_log(values).SerializeToString()) for values in ([1.0, 2.0], [3.0])))
+    for api in ("tfs", "oip"):
+        asked = ("--model", "half_plus_two", "--api", api, "--body", file)
+        ran = run_penstock("bench", server.url, *QUICK, *asked, "--out", tmp_path)
+        assert ran.returncode == 0, ran.stderr
+        assert read_result(tmp_path / "result.json").load.bodies == ["recorded 1", "recorded 2"]
+    file.write_bytes(b"broken")
+    ran = run_penstock("bench", server.url, *QUICK, "--model", "half_plus_two", "--body", file)
+    assert ran.returncode == 2
+    assert "TFRecord" in ran.stderr

@@ -14,17 +14,10 @@ from hypothesis import strategies as st
 from penstock.codec.example import serialize_example
 from penstock.errors import DataLoss, InvalidArgument, PenstockError, PermissionDenied, ResourceExhausted, Unimplemented
 from penstock.savedmodel import warmup
-from penstock.savedmodel.protos import message_class
-from penstock.savedmodel.tfrecord import masked_crc32c
 from penstock.savedmodel.warmup import read_warmup, recorded_request
+from tests.savedmodel.logs import PredictionLog, predict_log, record
 
-PredictionLog = message_class("penstock.savedmodel.PredictionLog")
 CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
-
-
-def record(data: bytes) -> bytes:
-    length = len(data).to_bytes(8, "little")
-    return b"".join(part + masked_crc32c(part).to_bytes(4, "little") for part in (length, data))
 
 
 def field(number: int, content: bytes) -> bytes:
@@ -32,17 +25,6 @@ def field(number: int, content: bytes) -> bytes:
     assert number < 16
     assert len(content) < 128
     return bytes([number << 3 | 2, len(content)]) + content
-
-
-def predict_log(values: list[float], signature: str = "", outputs: tuple[str, ...] = ()) -> Any:
-    log = PredictionLog()
-    request = log.predict_log.request
-    request.model_spec.signature_name = signature
-    request.inputs["x"].dtype = 1
-    request.inputs["x"].tensor_shape.dim.add(size=len(values))
-    request.inputs["x"].float_val.extend(values)
-    request.output_filter.extend(outputs)
-    return log
 
 
 @pytest.fixture

@@ -220,3 +220,13 @@ def test_reservations_never_pass_the_limit_once_those_who_leave_have_left(
                 budget.released(one)
                 loaded.discard(one)
             assert budget.used_bytes <= 100
+
+
+def test_what_has_a_place_may_get_more_if_it_is_free() -> None:
+    budget = Budget(1000)
+    budget.reserve("a", 400, [])
+    budget.measured("a", 300)
+    assert not budget.extend("a", 701)
+    assert budget.extend("a", 600)
+    assert budget.free_bytes == 100
+    assert not budget.extend("unknown", 1)

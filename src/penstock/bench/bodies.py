@@ -19,8 +19,9 @@ from penstock.codec.binary import encode_npy
 from penstock.codec.oip_tensor import bytes_of_array, datatype_of
 from penstock.codec.protos import message_class
 from penstock.codec.tensor_proto import encode_tensor
-from penstock.errors import UsageError
-from penstock.tensors import Array, TensorSpec
+from penstock.errors import PenstockError, UsageError
+from penstock.savedmodel.warmup import RECORDS, read_recorded
+from penstock.tensors import Array, TensorSpec, dtype_of_array
 
 _TYPES = {".json": "application/json", ".jsonl": "application/jsonlines", ".csv": "text/csv", ".npy": "application/x-npy"}
 _STREAM = "application/octet-stream"
@@ -31,11 +32,12 @@ _OPEN = 1
 
 
 class Body(NamedTuple):
-    """A body with the header fields that say what it is. `name`: in results."""
+    """A body with the header fields that say what it is. `name`: in results. `path` is another than the target's, or empty."""
 
     name: str
     content: bytes
     fields: tuple[tuple[str, str], ...]
+    path: str = ""
 
 
 def made_up(target: Target, form: str, rows: int, seed: int) -> Body:
@@ -44,7 +46,19 @@ def made_up(target: Target, form: str, rows: int, seed: int) -> Body:
         raise UsageError(f"{target.unknown or target.url}: give a body with --body")
     random = np.random.default_rng(seed)
     arrays = {spec.name: _array(spec, rows, random) for spec in target.inputs}
-    name = f"made up, {rows} row{'' if rows == 1 else 's'}"
+    return body_of(target, form, arrays, f"made up, {rows} row{'' if rows == 1 else 's'}")
+
+
+def form_of(target: Target, form: str) -> str:
+    """The format that is meant: of none, the first of the target's API. Raises UsageError for one that it does not take."""
+    formats = target.api.formats
+    if form and formats and form not in formats:
+        raise UsageError(f"--format {form}: {target.path} takes {', '.join(formats)}")
+    return form or (formats[0] if formats else "json")
+
+
+def body_of(target: Target, form: str, arrays: Mapping[str, Array], name: str) -> Body:
+    """A body with these inputs in a format of the target's API. Raises UsageError where the format cannot bring them."""
     if target.is_grpc:
         message = _infer(target, arrays) if target.api is GRPC_INFER else _predict(target, arrays, as_content=form == "content")
         return Body(name, message, ())
@@ -64,8 +78,13 @@ def made_up(target: Target, form: str, rows: int, seed: int) -> Body:
     return Body(name, content, (("Content-Type", "application/json"),))
 
 
-def read(path: Path, content_type: str) -> list[Body]:
-    """The body in a file, or one for each file of a folder; what it is, its name's ending says. Raises UsageError."""
+def read(path: Path, content_type: str, target: Target, form: str) -> list[Body]:
+    """The body in a file, or one for each file of a folder; what it is, its name's ending says. Raises UsageError.
+
+    Requests that were recorded for warming up, by TensorFlow Serving's name for the file, are made bodies in the format `form`.
+    """
+    if path.name == RECORDS and path.is_file():
+        return _recorded(path, target, form)
     try:
         files = sorted(one for one in path.iterdir() if one.is_file())[:_MAX_FILES] if path.is_dir() else [path]
         bodies = [_read(file, content_type) for file in files]
@@ -74,6 +93,26 @@ def read(path: Path, content_type: str) -> list[Body]:
     if not bodies:
         raise UsageError(f"--body {path}: no files in it")
     return bodies
+
+
+def _recorded(file: Path, target: Target, form: str) -> list[Body]:
+    """Raises UsageError for a file that holds none."""
+    try:
+        requests = read_recorded(file)
+    except PenstockError as error:
+        raise UsageError(f"--body {error.message}") from None
+    bodies = [
+        body_of(target._replace(inputs=_specs(one.inputs)), form, one.inputs, f"recorded {number}")
+        for number, one in enumerate(requests, 1)
+        if one.examples is None
+    ]
+    if not bodies:
+        raise UsageError(f"--body {file}: no recorded Predict in it")
+    return bodies
+
+
+def _specs(arrays: Mapping[str, Array]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(name, dtype_of_array(array), array.shape) for name, array in arrays.items())
 
 
 def _read(file: Path, content_type: str) -> Body:
@@ -92,7 +131,7 @@ def request(target: Target, body: Body, headers: Sequence[str]) -> bytes:
     own = {name.lower(): f"{name}: {value}" for name, value in given}
     fields = [("Host", target.host), *body.fields, ("Content-Length", str(len(body.content)))]
     lines = [f"{name}: {value}" for name, value in fields if name.lower() not in own]
-    head = "\r\n".join([f"POST {target.path} HTTP/1.1", *lines, *own.values()])
+    head = "\r\n".join([f"POST {body.path or target.path} HTTP/1.1", *lines, *own.values()])
     return f"{head}\r\n\r\n".encode() + body.content
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from penstock.bench.compare import Difference
+from penstock.bench.hdr import hgrm
 from penstock.bench.result import PERCENTILES, Latency, Load, Result
 from penstock.report.charts import Bar, Curve, bars, curves
 from penstock.report.figures import bytes_text, count_text, seconds_text, three_digits
@@ -76,13 +77,17 @@ def difference_line(one: Difference) -> str:
 
 
 def write_report(folder: Path, result: Result, tried: Sequence[Result], slo: str) -> None:
-    """report.html, report.md and seconds.csv; `tried` are the runs of a search for the rate that holds `slo`. Raises OSError."""
+    """report.html, report.md, seconds.csv and latency.hgrm. Raises OSError.
+
+    `tried` are the runs of a search for the rate that holds `slo`.
+    """
     title = "penstock bench"
     found = parts(result, tried, slo)
     lead = lines(result)[1]
     (folder / "report.md").write_text(markdown(result.url, lead, found), "utf-8")
     (folder / "report.html").write_text(html(result.url, lead, found, lambda: _charts(result, tried), title), "utf-8")
     (folder / "seconds.csv").write_text(seconds_csv(result), "utf-8")
+    (folder / "latency.hgrm").write_text(hgrm(result.histogram), "utf-8")
 
 
 def seconds_csv(result: Result) -> str:

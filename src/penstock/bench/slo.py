@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from math import sqrt
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from penstock.bench.result import PERCENTILES, Result
+from penstock.bench.result import PERCENTILES, Latency
 from penstock.errors import UsageError
 
 _GOAL = re.compile(r"(mean|max|p\d+(?:\.\d+)?)<=?(\d+(?:\.\d+)?)(us|µs|ms|s)|(errors)<=?(\d+(?:\.\d+)?)%")
@@ -24,13 +24,23 @@ _LOWEST_RATE = 0.5
 _MAX_TRIALS = 30
 
 
+class Answered(Protocol):
+    """What a goal is held against: a result, or a part of one."""
+
+    @property
+    def latency(self) -> Latency | None: ...
+
+    @property
+    def error_share(self) -> float: ...
+
+
 class Goal(NamedTuple):
     """`metric` is mean, max, p50 … or errors; `limit` is milliseconds, or a share of the requests."""
 
     metric: str
     limit: float
 
-    def value(self, result: Result) -> float:
+    def value(self, result: Answered) -> float:
         if self.metric == "errors":
             return result.error_share
         latency = result.latency
@@ -47,7 +57,7 @@ class Slo(NamedTuple):
     text: str
     goals: tuple[Goal, ...]
 
-    def miss(self, result: Result) -> str:
+    def miss(self, result: Answered) -> str:
         """What does not hold, empty where all does."""
         for goal in self.goals:
             value = goal.value(result)

@@ -20,6 +20,8 @@ from penstock.codec.oip_tensor import DATATYPES
 from penstock.errors import Unavailable, UsageError
 from penstock.tensors import DTYPES, TensorSpec
 
+#: In place of names: all models that a server has.
+ALL_MODELS = "all"
 _TIMEOUT_S = 10.0
 _PREDICT = re.compile(r"/v1/models/(?P<model>[^/:]+)(?P<version>/(?:versions|labels)/[^/:]+)?:predict")
 _INFER = re.compile(r"/v2/models/(?P<model>[^/]+)(?P<version>/versions/[^/]+)?/infer")
@@ -132,12 +134,25 @@ def _described(base: str, path: str, model: str) -> Target:
     return Target(base, path, ANY, model, (), f"{path} is no path of an API that says what it takes")
 
 
-def _only_model(base: str) -> str:
-    """The name of the model that a server has. Raises UsageError where there are several, or it does not say."""
+def models_of(url: str) -> list[str]:
+    """The names of a server's models that answer. Raises UsageError where it does not say, or has none."""
+    parts = urlsplit(url if "//" in url else f"http://{url}")
+    names = _models(f"{parts.scheme.replace('grpc', 'http')}://{parts.netloc}")
+    if not names:
+        raise UsageError(f"{url} has no model that answers")
+    return names
+
+
+def _models(base: str) -> list[str]:
     found = _ask(f"{base}/v2/repository/index", b"{}")
     if found is None:
         raise UsageError(f"{base} does not list its models: give the URL of a path, and --body")
-    names = sorted({item["name"] for item in found if item.get("state", "READY") == "READY"})
+    return sorted({item["name"] for item in found if item.get("state", "READY") == "READY"})
+
+
+def _only_model(base: str) -> str:
+    """The name of the model that a server has. Raises UsageError where there are several, or it does not say."""
+    names = _models(base)
     if len(names) == 1:
         return str(names[0])
     raise UsageError(f"{base} has {len(names)} models ({', '.join(names[:10])}): say which with --model")

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from penstock.bench import report
-from penstock.bench.bodies import Body, made_up, read
+from penstock.bench.bodies import Body, form_of, made_up, read
 from penstock.bench.commands import write_command
 from penstock.bench.compare import compare
 from penstock.bench.measurement import Plan, measure
@@ -19,7 +19,7 @@ from penstock.bench.record import Record
 from penstock.bench.result import Result, read_result, write_result
 from penstock.bench.schedule import Phase, parse_profile
 from penstock.bench.slo import Slo, Trial, highest, next_rate, parse_slo
-from penstock.bench.target import Target, find_target
+from penstock.bench.target import ALL_MODELS, Target, find_target, models_of
 from penstock.bench.watch import Watch
 from penstock.errors import UsageError
 
@@ -61,8 +61,8 @@ def bench(url: str, options: BenchOptions) -> None:
     phases = parse_profile(options.rate, options.seconds) if options.rate else ()
     if slo is not None and phases:
         raise UsageError("--slo searches for a rate: leave --rate out")
-    target = find_target(url, options.model, options.api)
-    bodies = _bodies(target, options)
+    targets = _targets(url, options)
+    target, bodies = targets[0], [body for each in targets for body in _bodies(each, options, is_mix=len(targets) > 1)]
     plan = _plan(options, phases)
     console = Console(highlight=False, soft_wrap=True)
     if options.command_for:
@@ -85,7 +85,7 @@ def bench(url: str, options: BenchOptions) -> None:
             report.write_report(folder, result, [one for _, one in trials], options.slo)
         except OSError as error:
             raise UsageError(f"--out {folder}: {error.strerror}") from None
-        console.print(f"written to {folder}: result.json, seconds.csv, report.md, report.html", markup=False)
+        console.print(f"written to {folder}: result.json, seconds.csv, latency.hgrm, report.md, report.html", markup=False)
 
 
 def tell_difference(files: Sequence[str]) -> None:
@@ -95,14 +95,22 @@ def tell_difference(files: Sequence[str]) -> None:
         sys.stdout.write(report.difference_line(one) + "\n")
 
 
-def _bodies(target: Target, options: BenchOptions) -> list[Body]:
+def _targets(url: str, options: BenchOptions) -> list[Target]:
+    """One, or that of each model of a mix. Raises UsageError and Unavailable."""
+    names = [name.strip() for name in options.model.split(",") if name.strip()]
+    if names == [ALL_MODELS]:
+        names = models_of(url)
+    if len(names) > 1 and options.body:
+        raise UsageError("--body is for one model; what a mix of models is asked is made up")
+    return [find_target(url, name, options.api or ("tfs" if len(names) > 1 else "")) for name in names or [""]]
+
+
+def _bodies(target: Target, options: BenchOptions, *, is_mix: bool) -> list[Body]:
+    form = form_of(target, options.format)
     if options.body:
-        return read(Path(options.body), options.content_type)
-    formats = target.api.formats
-    form = options.format or (formats[0] if formats else "json")
-    if formats and form not in formats:
-        raise UsageError(f"--format {form}: {target.path} takes {', '.join(formats)}")
-    return [made_up(target, form, options.rows, options.seed)]
+        return read(Path(options.body), options.content_type, target, form)
+    body = made_up(target, form, options.rows, options.seed)
+    return [body._replace(name=f"{target.model}: {body.name}", path=target.path) if is_mix else body]
 
 
 def _plan(options: BenchOptions, phases: tuple[Phase, ...]) -> Plan:

@@ -52,7 +52,7 @@ def serve_command(path: str | None, models: tuple[str, ...], name: str | None, c
     """Serve the model at PATH: a SavedModel, a folder of versions, model.tar.gz, or a .keras or .h5 file."""
     options = build_options(given, config, os.environ)
     first = first_engine(options, [one for one in (path, *(model.partition("=")[2] for model in models)) if one])
-    with starting(options.log_format, options.op_library, options.default_python, first) as engine:
+    with starting(options, first) as engine:
         from penstock.cli.serve import serve
 
         serve(path, models, name, options, engine)
@@ -121,7 +121,7 @@ def optimize_command(path: str, versions: str, **given: Any) -> None:
 
 @cli.command(name="bench")
 @click.argument("url", required=False)
-@click.option("--model", default="", help="The model to ask, where the server has several.")
+@click.option("--model", default="", help="The model to ask, or several with commas between them, or all.")
 @click.option("--api", default="", type=click.Choice(["", "tfs", "oip", "sagemaker"]), help="How to ask, where URL is a server.")
 @click.option(
     "--format",
@@ -130,7 +130,7 @@ def optimize_command(path: str, versions: str, **given: Any) -> None:
     help="Format of a body that is made up.",
 )
 @click.option("--rows", default=1, show_default=True, type=click.IntRange(1, 1 << 20), help="Rows of a body that is made up.")
-@click.option("--body", metavar="PATH", help="A file with the body of a request, or a folder of such files, sent in turn.")
+@click.option("--body", metavar="PATH", help="A file with the body of a request, a folder of them, or recorded ones.")
 @click.option("--content-type", default="", help="What the body is, where its file's name does not say it.")
 @click.option("--header", multiple=True, metavar="NAME: VALUE", help="A header field of each request; can be repeated.")
 @click.option(
@@ -199,6 +199,53 @@ def bench_command(url: str | None, compare: tuple[str, str] | None, **given: Any
         bench(url, BenchOptions(**given))
 
 
+@cli.command(name="tune")
+@click.argument("path", required=False)
+@click.option("--name", help="Name of the model.")
+@click.option("--body", default="", metavar="PATH", help="A file with the body of a request, a folder of them, or recorded ones.")
+@click.option("--content-type", default="", help="What the body is, where its file's name does not say it.")
+@click.option(
+    "--samples", default="", metavar="PATH", help="Inputs that bodies are made of: .npy, .npz, .json, .jsonl, or a folder."
+)
+@click.option("--rows", default=1, show_default=True, type=click.IntRange(1, 1 << 20), help="Rows of a request that is made up.")
+@click.option("--api", default="", type=click.Choice(["", "tfs", "oip", "sagemaker"]), help="How the server is asked.")
+@click.option("--format", default="", type=click.Choice(["", "json", "binary", "csv", "npy"]), help="Format of what is made up.")
+@click.option("--slo", default="", metavar="GOAL", help="What has to hold: p99<50ms, or p50<5ms,errors<1%. Without it: the knee.")
+@click.option(
+    "--objective",
+    "goal",
+    default="throughput",
+    show_default=True,
+    type=click.Choice(["throughput", "latency", "cost"]),
+    help="What is sought under it.",
+)
+@click.option("--budget", default="10m", show_default=True, metavar="TIME", help="How long it may take: 90s, 10m, 1h.")
+@click.option("--config", default="", metavar="FILE", help="TOML file with options that all settings have in common.")
+@click.option("--set", "fixed", multiple=True, metavar="NAME=VALUE", help="An option that is not tuned; can be repeated.")
+@click.option("--price", default=0.0, type=click.FloatRange(0), help="Of this machine for an hour, in any currency.")
+@click.option("--seed", default=0, help="Of made-up numbers.")
+@click.option("--out", default="tuned", show_default=True, metavar="DIR", help="Where the results are written.")
+@click.option(
+    "--apply",
+    "server",
+    metavar="URL",
+    help="A running server that gets what was found, without a restart; then, or without PATH.",
+)
+def tune_command(path: str | None, name: str | None, server: str | None, out: str, **given: Any) -> None:
+    """Find the settings that the model at PATH is served best with on this machine, by serving it with them.
+
+    The same command goes on where an interrupted one was.
+    """
+    from penstock.cli.tune import apply_tuned, tune
+
+    if path is None and server is None:
+        raise UsageError("nothing to tune: give the PATH of a model")
+    if path is not None:
+        tune(path, name, out, **given)
+    if server is not None:
+        apply_tuned(server, out)
+
+
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> None:
@@ -222,7 +269,7 @@ def sagemaker_serve(root: str, config: str | None, **given: Any) -> None:
     from penstock.cli.sagemaker import sagemaker_options
 
     options, settings = sagemaker_options(config, given, os.environ)
-    with starting(options.log_format, options.op_library, options.default_python, first_engine(options, [root])) as engine:
+    with starting(options, first_engine(options, [root])) as engine:
         from penstock.cli.serve import serve_sagemaker
 
         serve_sagemaker(root, options, settings, engine)

@@ -60,7 +60,7 @@ def build_options(
     """
     values = dict(under or {})
     if config:
-        values.update(_read_file(Path(config)))
+        values.update(read_file(Path(config)))
     for item in fields(ServeOptions):
         if item.metadata["repeats"] and environment.get(environment_name(item.name)):
             values[item.name] = tuple(part.strip() for part in environment[environment_name(item.name)].split(","))
@@ -68,7 +68,7 @@ def build_options(
     return ServeOptions(**values)
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def read_file(path: Path) -> dict[str, Any]:
     if sys.version_info >= (3, 11):
         import tomllib
     else:

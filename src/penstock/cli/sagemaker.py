@@ -48,6 +48,7 @@ def _as_options(settings: SageMakerSettings) -> dict[str, Any]:
         "script_threads": settings.gunicorn_workers * settings.gunicorn_threads,
         "intra_op": settings.intra_op,
         "inter_op": settings.inter_op,
+        "omp_threads": settings.omp_threads,
         "request_timeout_s": float(settings.request_timeout_s),
     }
     if settings.multi_model:

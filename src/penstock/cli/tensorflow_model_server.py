@@ -205,7 +205,7 @@ def _in_memory(text: str) -> str:
 def _serve(parsed: Arguments, options: ServeOptions) -> None:
     """Raises UsageError, and PenstockError for a server that cannot start."""
     path = str(parsed.values["model_base_path"])
-    with starting(options.log_format, options.op_library, options.default_python, first_engine(options, [path])) as engine:
+    with starting(options, first_engine(options, [path])) as engine:
         from penstock.app import serve
         from penstock.cli.serve import read_session_config
         from penstock.errors import Unknown

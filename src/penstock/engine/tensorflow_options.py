@@ -23,7 +23,7 @@ def config_proto(options: EngineOptions) -> bytes:
     intra_op_parallelism_threads is field 2, inter_op_parallelism_threads 5, use_per_session_threads 9. The session's pool
     has a thread even where runs use the caller's: those with a time limit need it.
     """
-    defaults = _number(2, _default_intra_op()) + _number(5, 1) + _number(9, 1)
+    defaults = _number(2, default_intra_op()) + _number(5, 1) + _number(9, 1)
     chosen = b""
     if options.intra_op:
         chosen += _number(2, options.intra_op)
@@ -45,7 +45,7 @@ def _gpu_options(options: EngineOptions) -> bytes:
     return b"\x32" + varint(len(content)) + content if content else b""
 
 
-def _default_intra_op() -> int:
+def default_intra_op() -> int:
     """All cores but the one that the gateway needs.
 
     Measured on two cores, with one thread and with two: 6.6 and 6.8 µs for half_plus_two, 19.3 and 19.8 for a perceptron

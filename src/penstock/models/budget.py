@@ -85,6 +85,15 @@ class Budget:
         self._accounts[key] = _Account(needed)
         return leaving
 
+    def extend(self, key: str, more: int) -> bool:
+        """Reserves `more` bytes for what has a place already, if they are free: whether they were."""
+        account = self._accounts.get(key)
+        if account is None or more > self.free_bytes:
+            return False
+        account.used_bytes += more
+        account.first_bytes += more if account.first_bytes else 0
+        return True
+
     def measured(self, key: str, used_bytes: int) -> None:
         """What `key` really uses takes the place of its reservation, and is the next estimate; unknown keys are passed over.
 

@@ -16,7 +16,9 @@ class Version:
     """A version that is wanted, or was.
 
     `root` is the folder that all of its model is in, `url` what it was asked for by, if by name. `failures` counts loads in a
-    row, `failed_starts` processes that ended before they answered; `ends` are the times at which its hosts ended.
+    row, `failed_starts` processes that ended before they answered; `ends` are the times at which its hosts ended. `generation`
+    is that of its hosts: it is counted up when others, with other settings, take their place. `instances` and `threads` are what
+    was decided when its first runs had been timed, 0 where nothing was.
     """
 
     model: str
@@ -32,6 +34,9 @@ class Version:
     has_script: bool = False
     load_s: float = 0.0
     choice: Choice | None = None
+    generation: int = 0
+    instances: int = 0
+    threads: int = 0
     failures: int = 0
     failed_starts: int = 0
     restarts: int = 0

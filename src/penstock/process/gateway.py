@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from penstock.process.listening import Listener, tls_context
 from penstock.process.malloc import Malloc
 from penstock.process.messages import (
     CallFor,
+    ChangeSettings,
     CollectMetrics,
     Connect,
     Drain,
@@ -46,6 +47,7 @@ from penstock.process.messages import (
     RegionsKnown,
     RegisterRegion,
     ReloadConfig,
+    Retire,
     ServableState,
     UnloadModel,
     UnregisterRegion,
@@ -206,6 +208,8 @@ class Gateway:
             self._update(message)
         elif isinstance(message, Connect):
             self._connect(message)
+        elif isinstance(message, Retire):
+            self._retire(message)
         elif isinstance(message, Labels):
             self._routes.models.setdefault(message.model, Model(message.model)).labels = message.labels
         elif isinstance(message, CollectMetrics):
@@ -257,13 +261,19 @@ class Gateway:
             message.host,
             frames,
             arenas,
-            max_rows=1 if self._options.model_batching else self._options.max_batch_size,
+            max_rows=message.max_rows,
             max_load=self._options.max_queue,
             lost=self._links.discard,
             drained=lambda link: self._tell(encode(Idle(self._index, link.host))),
         )
         self._links.add(link)
         servable.attach(link)
+
+    def _retire(self, message: Retire) -> None:
+        """Others have taken a host's place: it finishes what it has."""
+        for link in [link for link in self._links if link.host == message.host]:
+            link.servable.detach(link, [])
+            link.end_when_idle()
 
     def load(self, model: str, url: str, answer: Callable[[PenstockError | None], None]) -> None:
         """Has the model in the folder `url` served; answered when it is, or with why it is not."""
@@ -288,6 +298,10 @@ class Gateway:
     def reload_config(self, config: bytes, answer: Callable[[PenstockError | None], None]) -> None:
         """Has the models of a serialized ModelServerConfig served in place of the present ones."""
         self._wish(lambda number: ReloadConfig(self._index, number, config), answer)
+
+    def change_settings(self, values: Mapping[str, int | float | str], answer: Callable[[PenstockError | None], None]) -> None:
+        """Has all models run with these options, and those that are not named as they are."""
+        self._wish(lambda number: ChangeSettings(self._index, number, dict(values)), answer)
 
     def _wish(self, message: Callable[[int], msgspec.Struct], answer: Callable[[PenstockError | None], None]) -> None:
         if len(self._wishes) >= _MAX_WISHES:

@@ -42,6 +42,7 @@ from penstock.serving.batch_policy import BatchPolicy, Waiting, cut
 from penstock.serving.batcher import WHOLE, Batcher, Outcome, Work
 from penstock.serving.call import common_rows
 from penstock.serving.latency_table import LatencyTable
+from penstock.serving.latency_target import LatencyTarget
 from penstock.serving.variant_switch import Due, VariantSwitch
 
 logger = log.get_logger("host")
@@ -54,6 +55,8 @@ class _Gateway:
     frames: FrameSocket
     theirs: ArenaView
     ours: Arena
+    #: The cap of a batch that it was told.
+    cap: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +92,22 @@ class Host:
         control: FrameSocket,
         scripts: ScriptPool | None,
         times: Mapping[int, float],
+        target_s: float,
         quick: Quick | None = None,
     ) -> None:
-        """`times` are seconds that runs of so many rows took when they were measured."""
+        """`times` are seconds that runs of so many rows took when they were measured.
+
+        `target_s` is within what requests are to be answered; 0: as soon as they are.
+        """
         self._model = model
         self._batcher = Batcher(model, policy)
         self._batches = frozenset(batches)
         self._policy = policy
         # Whoever has said how batches are made has decided what they may be.
         self._table = None if policy.timeout_ns or policy.allowed_rows else LatencyTable(policy.max_rows, times)
-        if self._table is not None:
-            self._policy = replace(policy, max_rows=self._table.cap)
+        target = LatencyTarget(target_s, policy.max_rows) if target_s else None
+        self._caps = [one for one in (self._table, target) if one is not None]
+        self._set_cap()
         self._quick = quick
         self._quick_batcher = Batcher(quick.model, policy) if quick else None
         self._switch = VariantSwitch(self._table or LatencyTable(policy.max_rows, times)) if quick else None
@@ -250,8 +258,8 @@ class Host:
         infer_ns = time.monotonic_ns() - started_ns
         rows = sum(item.waiting.rows for item in alive)
         is_usual = batcher is self._batcher
-        if self._table is not None and is_usual and alive[0].waiting.key is not None and self._table.note(rows, infer_ns / 1e9):
-            self._policy = replace(self._policy, max_rows=self._table.cap)
+        if is_usual and alive[0].waiting.key is not None:
+            self._note(rows, infer_ns / 1e9)
         frames: dict[_Gateway, ToGateway] = {}
         for item, parts in zip(alive, outcomes, strict=True):
             if item.inner is not None:
@@ -263,6 +271,16 @@ class Host:
                 frame.released += _blocks(item.run)
         for gateway, frame in frames.items():
             self._send(gateway, frame)
+
+    def _note(self, rows: int, seconds: float) -> None:
+        """What a run took, for the caps of those that follow."""
+        changes = [one.note(rows, seconds) for one in self._caps]
+        if any(changes):
+            self._set_cap()
+
+    def _set_cap(self) -> None:
+        if self._caps:
+            self._policy = replace(self._policy, max_rows=min(one.cap for one in self._caps))
 
     def _choose(self, quick: Quick, batcher: Batcher, now_ns: int) -> tuple[Batcher, str]:
         """What runs the next batch, and its name."""
@@ -279,6 +297,8 @@ class Host:
         self._send(gateway, ToGateway([Answer(run.id, (), [part], 0, 0, 0)], _blocks(run)))
 
     def _send(self, gateway: _Gateway, message: ToGateway) -> None:
+        if self._caps and gateway.cap != self._policy.max_rows:
+            gateway.cap = message.max_rows = self._policy.max_rows
         try:
             gateway.frames.send(encode(message))
             self._watch(gateway)

@@ -45,7 +45,7 @@ class HostSpecs:
             version.version,
             str(version.path),
             tuple(options.tags.split(",")),
-            options.intra_op or (choice.variant.threads if choice.variant else 0),
+            options.intra_op or version.threads or (choice.variant.threads if choice.variant else 0),
             options.inter_op,
             self._session_config,
             self._batching,
@@ -71,6 +71,7 @@ class HostSpecs:
             options.device,
             choice.variant.times(options.intra_op or choice.variant.threads) if choice.variant else {},
             _quick(choice, options.variant_latency_ms),
+            is_timed=not (options.instances or options.intra_op or version.instances or choice.variant or instance),
         )
 
 
@@ -115,6 +116,7 @@ def batching_spec(options: ServeOptions) -> BatchingSpec:
         options.split_large,
         options.allowed_rows,
         options.pad_variable_lengths,
+        target_ms=options.latency_target_ms,
     )
 
 

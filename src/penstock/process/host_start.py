@@ -24,7 +24,7 @@ from penstock.process.host import Host, Quick
 from penstock.process.lifeline import end_with_supervisor
 from penstock.process.messages import BatchingSpec, HostSpec, Loaded, LoadFailed, encode, error_message, signature_message
 from penstock.process.script_pool import ScriptPool, load_script, reloading, script_folder
-from penstock.process.warming import warm_up
+from penstock.process.warming import row_seconds, warm_up
 from penstock.savedmodel.reader import read_saved_model
 from penstock.script.folder import ScriptFolder
 from penstock.script.output_guard import OutputGuard, limit_output
@@ -81,9 +81,10 @@ def _load(engine: Engine, spec: HostSpec, frames: FrameSocket, folder: ScriptFol
     if script is not None and folder is not None and guard is not None:
         reload = reloading(spec, folder) if spec.script.reloads else None
         scripts = ScriptPool(script, model, guard, threads=spec.script.threads, reload=reload)
-    host = Host(model, policy, batches, frames, scripts, spec.times, quick)
+    host = Host(model, policy, batches, frames, scripts, spec.times, spec.batching.target_ms / 1e3, quick)
     signatures = [signature_message(signature) for signature in model.signatures.values()]
-    frames.send(encode(Loaded(signatures, batches, time.monotonic() - started, is_stateful, script is not None)))
+    row_s = row_seconds(model) if spec.is_timed and not is_stateful else 0.0
+    frames.send(encode(Loaded(signatures, batches, time.monotonic() - started, is_stateful, script is not None, row_s)))
     return host
 
 

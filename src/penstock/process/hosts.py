@@ -13,13 +13,15 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-from penstock.config import ServeOptions
-from penstock.errors import DeadlineExceeded, FailedPrecondition, Internal, PenstockError
-from penstock.models.engine_choice import choose
+from penstock.config import ServeOptions, available_cores
+from penstock.engine.engines import TENSORFLOW
+from penstock.engine.tensorflow_options import default_intra_op
+from penstock.errors import DeadlineExceeded, FailedPrecondition, Internal, PenstockError, Unavailable
+from penstock.models.engine_choice import Choice, choose
 from penstock.models.machine_memory import unique_bytes
 from penstock.models.version import Version
 from penstock.observe.log import get_logger
@@ -28,6 +30,7 @@ from penstock.process.control_loop import ControlLoop
 from penstock.process.host_specs import HostSpecs
 from penstock.process.messages import Loaded, LoadFailed, signature_of
 from penstock.process.restart import MAX_FAILED_STARTS, restart_delay
+from penstock.process.spreading import spread
 from penstock.process.supervised import HostProcess
 from penstock.process.unpackings import ArchiveReports, Unpackings
 from penstock.process.zygote_process import Lifeline, ZygoteProcess, ending
@@ -40,6 +43,17 @@ _KILL_AFTER_S = 2.0
 #: Hosts whose memory is looked at in one go: a look costs some microseconds.
 _LOOKS_AT_ONCE = 100
 log = get_logger("supervisor")
+
+#: Told once: None, or what went wrong.
+Done = Callable[[PenstockError | None], None]
+
+
+class Renewal(NamedTuple):
+    """What a version was before its hosts were to be others, and who is told."""
+
+    choice: Choice | None
+    generation: int
+    done: Done
 
 
 class Reports(ArchiveReports, Protocol):
@@ -56,6 +70,14 @@ class Reports(ArchiveReports, Protocol):
         ...
 
     def host_answers(self, host: HostProcess) -> None: ...
+
+    def host_retires(self, host: HostProcess) -> None:
+        """It is to get nothing new."""
+        ...
+
+    def has_room(self, version: Version, more: int) -> bool:
+        """Whether a version may have so many bytes more; they are its own then."""
+        ...
 
     def engine_missing(self, reason: str) -> None:
         """No host can ever be started."""
@@ -83,6 +105,7 @@ class Hosts:
         self._is_ending = False
         self._ids = itertools.count(1)
         self._hosts: dict[int, HostProcess] = {}
+        self._renewals: dict[Version, Renewal] = {}
         self._zygotes = Zygotes(loop, options, lifeline, zygote, ZygoteEvents(self._forked, self._exited, self._engine_missing))
         self._unpackings = Unpackings(loop, self._zygotes, reports, options.load_timeout_s)
         self._next_look = 0
@@ -92,37 +115,83 @@ class Hosts:
     def load(self, version: Version) -> None:
         """Starts the hosts of a version."""
         try:
-            version.choice = choose(
-                version.path,
-                self._options.engine,
-                self._options.plan,
-                prefers_tflite=self._options.prefer_tflite,
-                variants=self._options.variant_names,
-            )
-        except (PenstockError, OSError) as error:
-            known = error if isinstance(error, PenstockError) else FailedPrecondition(f"{version.path}: {error.strerror}")
-            self._loop.after(0, partial(self._fail, version, known))
+            version.choice = self._choose(version)
+        except PenstockError as error:
+            self._loop.after(0, partial(self._fail, version, error))
             return
-        if version.choice.note:
-            log.info("%s %s", version.title, version.choice.note)
-        planned = version.choice.variant.instances if version.choice.variant else 1
-        for instance in range(self._options.instances or planned):
-            self._start(version, instance)
+        self._fill(version)
+
+    def change(self, options: ServeOptions, specs: HostSpecs) -> None:
+        """From now on hosts are started with these."""
+        self._options, self._specs = options, specs
+
+    def renew(self, version: Version, done: Done) -> None:
+        """Hosts with the options of now in place of those that a version has, which end when the new ones answer.
+
+        Where they do not come up, those that it has stay, and `done` gets the error.
+        """
+        if version in self._renewals:
+            done(Unavailable(f"{version.title} is being changed already."))
+            return
+        before = Renewal(version.choice, version.generation, done)
+        try:
+            version.choice = self._choose(version)
+        except PenstockError as error:
+            done(error)
+            return
+        self._renewals[version] = before
+        version.generation += 1
+        version.failed_starts = 0
+        self._fill(version)
+
+    def _choose(self, version: Version) -> Choice:
+        """What runs it. Raises PenstockError."""
+        options = self._options
+        try:
+            choice = choose(
+                version.path,
+                options.engine,
+                options.plan,
+                prefers_tflite=options.prefer_tflite,
+                variants=options.variant_names,
+            )
+        except OSError as error:
+            raise FailedPrecondition(f"{version.path}: {error.strerror}") from None
+        if choice.note:
+            log.info("%s %s", version.title, choice.note)
+        return choice
+
+    def _fill(self, version: Version) -> None:
+        """Starts the hosts that a version lacks."""
+        planned = version.choice.variant.instances if version.choice and version.choice.variant else 1
+        there = {
+            host.instance for host in self._hosts_of(version) if host.generation == version.generation and not host.is_ending
+        }
+        for instance in range(self._options.instances or version.instances or planned):
+            if instance not in there:
+                self._start(version, instance)
 
     def unload(self, version: Version) -> None:
         """Ends the hosts of a version, each when no gateway has requests in it any more."""
+        renewal = self._renewals.pop(version, None)
+        if renewal is not None:
+            renewal.done(Unavailable(f"{version.title} is being unloaded."))
         hosts = self._hosts_of(version)
         if not hosts:
             self._reports.version_unloaded(version)
         for host in hosts:
-            if not host.is_loaded:
-                self._end(host)
-                continue
-            host.is_ending = True
-            host.busy = set(self._gateways())
-            self._loop.after(self._options.drain_s, partial(self._end_late, host.id))
-            if not host.busy:
-                self._end(host)
+            self._drain(host)
+
+    def _drain(self, host: HostProcess) -> None:
+        """Ends a host when no gateway has requests in it any more."""
+        if not host.is_loaded:
+            self._end(host)
+            return
+        host.is_ending = True
+        host.busy = set(self._gateways())
+        self._loop.after(self._options.drain_s, partial(self._end_late, host.id))
+        if not host.busy:
+            self._end(host)
 
     def idle(self, host_id: int, gateway: int) -> None:
         """A gateway has nothing under way in a host that is to end, or is gone itself."""
@@ -181,7 +250,7 @@ class Hosts:
             return
         ours, theirs = frame_pair()
         core = self._specs.free_core(host.core for host in self._hosts.values())
-        host = HostProcess(next(self._ids), version, instance, FrameSocket(ours), core)
+        host = HostProcess(next(self._ids), version, instance, FrameSocket(ours), core, version.generation)
         self._hosts[host.id] = host
         self._loop.listen(host.control, lambda message: self._obey(host, message), lambda: self._lost(host))
         self._loop.after(self._options.load_timeout_s, partial(self._give_up_loading, host.id))
@@ -231,8 +300,51 @@ class Hosts:
             self._report_memory(version)
             self._reports.host_answers(host)
             self._reports.version_loaded(version)
+            self._look_at_renewal(version)
+            if message.row_s:
+                self._spread(host, message.row_s)
         elif isinstance(message, LoadFailed):
             self._fail(version, message.error.error())
+
+    def _spread(self, host: HostProcess, row_s: float) -> None:
+        """More hosts for a version whose rows take long, where there are cores and memory that nobody uses."""
+        version = host.version
+        others = sum(one.version.model != version.model for one in self._hosts.values())
+        decided = spread(row_s, available_cores() - others)
+        if decided is None or not self._reports.has_room(version, host.own_bytes * (decided.instances - 1)):
+            return
+        version.instances, version.threads = decided
+        log.info("%s takes %.3g ms a row: %d processes of %d threads", version.title, row_s * 1e3, *decided)
+        if version.choice and version.choice.engine == TENSORFLOW and decided.threads == default_intra_op():
+            self._fill(version)
+        else:
+            self.renew(version, lambda error: self._spread_failed(version, error))
+
+    @staticmethod
+    def _spread_failed(version: Version, error: PenstockError | None) -> None:
+        if error is not None:
+            log.error("%s stays one process: %s", version.title, error.message)
+            version.instances = version.threads = 0
+
+    def _look_at_renewal(self, version: Version) -> None:
+        """When all of a version's new hosts answer, the others have had their time."""
+        hosts = self._hosts_of(version)
+        if version not in self._renewals or not all(host.is_loaded for host in hosts if host.generation == version.generation):
+            return
+        for host in hosts:
+            if host.generation != version.generation and not host.is_ending:
+                self._drain(host)
+                self._reports.host_retires(host)
+        self._renewals.pop(version).done(None)
+
+    def _keep_old(self, version: Version, renewal: Renewal, error: PenstockError) -> None:
+        """The new hosts of a version do not come up: it stays as it was."""
+        for host in self._hosts_of(version):
+            if host.generation == version.generation:
+                self._end(host)
+        version.choice, version.generation = renewal.choice, renewal.generation
+        renewal.done(error)
+        self._fill(version)
 
     def _give_up_loading(self, host_id: int) -> None:
         host = self._hosts.get(host_id)
@@ -242,6 +354,10 @@ class Hosts:
 
     def _fail(self, version: Version, error: PenstockError) -> None:
         """A version cannot be loaded: its hosts end, and are not started again."""
+        renewal = self._renewals.pop(version, None)
+        if renewal is not None:
+            self._keep_old(version, renewal, error)
+            return
         for host in self._hosts_of(version):
             self._end(host)
         self._reports.version_failed(version, error)
@@ -277,6 +393,8 @@ class Hosts:
             if version.state is State.UNLOADING and not self._hosts_of(version):
                 self._reports.version_unloaded(version)
             return
+        if host.generation != version.generation:
+            return  # those that take its place are on their way
         now = time.monotonic()
         version.ends = [*version.ends[-9:], now]
         if not host.is_loaded:

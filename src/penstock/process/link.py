@@ -226,6 +226,7 @@ class HostLink:
             for frame in frames:
                 message = decode_to_gateway(frame)
                 self._release(message.released)
+                self._max_rows = message.max_rows or self._max_rows
                 for answer in message.answers:
                     self._answered(answer)
                 for invoked in message.invoked:

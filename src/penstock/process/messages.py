@@ -106,11 +106,15 @@ class Answer(msgspec.Struct, array_like=True, gc=False):
 
 
 class ToGateway(msgspec.Struct, array_like=True, gc=False):
-    """Answers of a host; `released` are blocks of the gateway's arena that it has read."""
+    """Answers of a host; `released` are blocks of the gateway's arena that it has read.
+
+    `max_rows` is how many rows the gateway is to put together at the most from now on; 0: as many as before.
+    """
 
     answers: list[Answer]
     released: list[int]
     invoked: list[Invoked] = []
+    max_rows: int = 0
 
 
 class SpecMessage(msgspec.Struct, array_like=True):
@@ -191,7 +195,10 @@ class ScriptSpec(msgspec.Struct, array_like=True):
 
 
 class BatchingSpec(msgspec.Struct, array_like=True):
-    """How a host batches: the fields of `BatchPolicy`. `has_file`: a version's own file counts instead, where it has one."""
+    """How a host batches: the fields of `BatchPolicy`. `has_file`: a version's own file counts instead, where it has one.
+
+    `target_ms` is the time within which requests are to be answered; 0: none is said.
+    """
 
     max_rows: int
     timeout_us: int
@@ -200,6 +207,7 @@ class BatchingSpec(msgspec.Struct, array_like=True):
     allowed_rows: tuple[int, ...] = ()
     pads_shapes: bool = False
     has_file: bool = False
+    target_ms: float = 0.0
 
 
 class QuickSpec(msgspec.Struct, array_like=True):
@@ -220,7 +228,8 @@ class HostSpec(msgspec.Struct, array_like=True, tag="spawn"):
 
     `times` are seconds that runs of so many rows took when the plan was made.
     `path` is the version's folder, `folder` the one that `engine` loads: a variant's, where the version has a plan.
-    `memory_bytes` bounds what it may allocate (0: nothing does), `core` is the one it is pinned to (None: none).
+    `memory_bytes` bounds what it may allocate (0: nothing does), `core` is the one it is pinned to (None: none). `is_timed`: it
+    is to say what a row takes.
     """
 
     host: int
@@ -244,6 +253,7 @@ class HostSpec(msgspec.Struct, array_like=True, tag="spawn"):
     device: str = "auto"
     times: dict[int, float] = {}
     quick: QuickSpec | None = None
+    is_timed: bool = False
 
 
 class UnpackSpec(msgspec.Struct, array_like=True, tag="unpack"):
@@ -284,13 +294,17 @@ class ZygoteReady(msgspec.Struct, array_like=True, tag="ready"):
 
 
 class Loaded(msgspec.Struct, array_like=True, tag="loaded"):
-    """Host to supervisor: the model answers. `batches` are the signatures whose rows may be put together."""
+    """Host to supervisor: the model answers. `batches` are the signatures whose rows may be put together.
+
+    `row_s` is what one row takes, 0 where that is not known.
+    """
 
     signatures: list[SignatureMessage]
     batches: list[str]
     load_s: float
     is_stateful: bool
     has_script: bool
+    row_s: float = 0.0
 
 
 class LoadFailed(msgspec.Struct, array_like=True, tag="failed"):
@@ -302,13 +316,15 @@ class LoadFailed(msgspec.Struct, array_like=True, tag="failed"):
 class Connect(msgspec.Struct, array_like=True, tag="connect"):
     """Supervisor to gateway and to host: a channel between the two.
 
-    Descriptors: the socket, the arena that the gateway writes, the arena that the host writes.
+    Descriptors: the socket, the arena that the gateway writes, the arena that the host writes. `max_rows` is how many rows the
+    gateway puts together at the most.
     """
 
     gateway: int
     host: int
     model: str
     version: int
+    max_rows: int
 
 
 class ServableState(msgspec.Struct, array_like=True, tag="servable"):
@@ -433,6 +449,20 @@ class ReloadConfig(msgspec.Struct, array_like=True, tag="reload_config"):
     config: bytes
 
 
+class ChangeSettings(msgspec.Struct, array_like=True, tag="change_settings"):
+    """Gateway to supervisor: run all models with these options; answered with an Outcome when they are."""
+
+    gateway: int
+    id: int
+    values: dict[str, int | float | str]
+
+
+class Retire(msgspec.Struct, array_like=True, tag="retire"):
+    """Supervisor to gateway: nothing new to this host; answered with Idle when it has nothing of this gateway's any more."""
+
+    host: int
+
+
 class Outcome(msgspec.Struct, array_like=True, tag="outcome"):
     """Supervisor to the gateway that asked: done, or why not."""
 
@@ -447,7 +477,7 @@ class Used(msgspec.Struct, array_like=True, tag="used"):
 
 
 class Idle(msgspec.Struct, array_like=True, tag="idle"):
-    """Gateway to supervisor: this gateway has nothing under way in a host whose version is being unloaded."""
+    """Gateway to supervisor: this gateway has nothing under way in a host that is to end."""
 
     gateway: int
     host: int
@@ -473,6 +503,7 @@ ToSupervisor = (
     | UnloadModel
     | CallFor
     | ReloadConfig
+    | ChangeSettings
     | RegisterRegion
     | UnregisterRegion
     | RegionsKnown
@@ -481,7 +512,17 @@ ToSupervisor = (
     | Hung
 )
 FromSupervisor = (
-    HostSpec | UnpackSpec | Connect | ServableState | Labels | Drain | CollectMetrics | MetricsCollected | Outcome | Regions
+    HostSpec
+    | UnpackSpec
+    | Connect
+    | Retire
+    | ServableState
+    | Labels
+    | Drain
+    | CollectMetrics
+    | MetricsCollected
+    | Outcome
+    | Regions
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -39,6 +39,7 @@ class HostProcess:
     """A host: its process once it is forked, our end of its control socket, whether its model answers.
 
     `busy` are the gateways that may still have requests in it while it is being ended. `core` is the one it is pinned to.
+    Of a version's hosts, those of an older `generation` have settings that are no more wanted.
     `own_bytes` is its memory that nobody else has, `shared_bytes` what its counters hold besides.
     """
 
@@ -47,6 +48,7 @@ class HostProcess:
     instance: int
     control: FrameSocket
     core: int | None
+    generation: int
     pid: int = 0
     is_loaded: bool = False
     is_ending: bool = False

@@ -36,8 +36,10 @@ from penstock.process.gateways import Gateways
 from penstock.process.host_specs import HostSpecs
 from penstock.process.hosts import Hosts
 from penstock.process.listening import Listener
+from penstock.process.live_settings import LiveSettings
 from penstock.process.messages import (
     CallFor,
+    ChangeSettings,
     Connect,
     Hung,
     Idle,
@@ -47,6 +49,7 @@ from penstock.process.messages import (
     RegionsKnown,
     RegisterRegion,
     ReloadConfig,
+    Retire,
     UnloadModel,
     UnregisterRegion,
     Used,
@@ -99,10 +102,19 @@ class Supervisor:
         self._loop = ControlLoop()
         budget = Budget(parse_size(options.memory_budget))
         port = listening[0][0].sock.getsockname()[1]
-        specs = HostSpecs(options, session_config, port, budget.limit_bytes)
+
+        def make_specs(options: ServeOptions) -> HostSpecs:
+            return HostSpecs(options, session_config, port, budget.limit_bytes)
+
         self._hosts = Hosts(
-            self._loop, options, specs, *engine, self, lambda: [one.index for one in self._gateways.all if one.is_listening]
+            self._loop,
+            options,
+            make_specs(options),
+            *engine,
+            self,
+            lambda: [one.index for one in self._gateways.all if one.is_listening],
         )
+        self._settings = LiveSettings(options, make_specs, self._hosts, lambda: list(self._manager.versions.values()))
         self._budget = budget
         self._manager = Manager(
             self,
@@ -236,12 +248,18 @@ class Supervisor:
     def archive_refused(self, model: str, error: PenstockError) -> None:
         self._manager.unprepared(model, error)
 
+    def has_room(self, version: Version, more: int) -> bool:
+        return self._budget.extend(version.title, more)
+
     def engine_missing(self, reason: str) -> None:
         self._stop_starting(reason)
 
     def host_answers(self, host: HostProcess) -> None:
         for gateway in self._gateways.all:
             self._connect(gateway, host)
+
+    def host_retires(self, host: HostProcess) -> None:
+        self._gateways.tell([Retire(host.id), state_message(host.version)])
 
     # Gateways
 
@@ -273,6 +291,8 @@ class Supervisor:
             self._regions.unregister(message.name, self._outcome(message))
         elif isinstance(message, RegionsKnown):
             self._regions.known(message.gateway, message.serial)
+        elif isinstance(message, ChangeSettings):
+            self._settings.change(message.values, self._outcome(message))
         elif isinstance(message, ReloadConfig):
             self._reload(message.config, self._outcome(message))
         elif isinstance(message, LoadModel):
@@ -285,7 +305,7 @@ class Supervisor:
                 self._manager.load(desired, answer)
 
     def _outcome(
-        self, question: LoadModel | UnloadModel | CallFor | ReloadConfig | RegisterRegion | UnregisterRegion
+        self, question: LoadModel | UnloadModel | CallFor | ReloadConfig | ChangeSettings | RegisterRegion | UnregisterRegion
     ) -> Callable[[PenstockError | None], None]:
         """What tells the gateway that asked: not the one that may be in its place by then, whose questions are others."""
         asker = self._gateways.all[question.gateway].control
@@ -303,7 +323,9 @@ class Supervisor:
         ends = frame_pair()
         arenas = create_arena(_ARENA_BYTES), create_arena(_ARENA_BYTES)
         version = host.version
-        message = Connect(gateway.index, host.id, version.model, version.version)
+        options = self._settings.options
+        max_rows = 1 if options.model_batching else options.max_batch_size
+        message = Connect(gateway.index, host.id, version.model, version.version, max_rows)
         self._loop.send(gateway.control, message, [ends[0].fileno(), *arenas])
         self._loop.send(host.control, message, [ends[1].fileno(), *arenas])
         for end in ends:

@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from penstock.config import ServeOptions
+from penstock.engine.engines import TENSORFLOW
 from penstock.errors import UsageError
 from penstock.process.channel import FrameSocket, frame_pair
 
@@ -48,18 +50,20 @@ class Lifeline:
             os.close(self._writer)
 
 
-def start_zygote(
-    lifeline: Lifeline, log_format: str, op_libraries: Sequence[str], python: str = "", engine: str = "tensorflow"
-) -> ZygoteProcess:
-    """Starts a zygote with an engine's libraries in an interpreter ("": this one), which says when it is ready.
+def start_zygote(lifeline: Lifeline, options: ServeOptions, python: str = "", engine: str = TENSORFLOW) -> ZygoteProcess:
+    """Starts a zygote with an engine's libraries in an interpreter ("": that of the options), which says when it is ready.
 
     Raises UsageError for an interpreter that is none.
     """
+    python = python or options.default_python
+    libraries = options.op_library if engine == TENSORFLOW else ()
+    environment = {**os.environ, "OMP_NUM_THREADS": str(options.omp_threads)} if options.omp_threads else None
     ours, theirs = frame_pair()
     fds = (theirs.fileno(), lifeline.reader)
-    command = [python or sys.executable, "-m", "penstock.process.zygote", *map(str, fds), log_format, engine, *op_libraries]
+    own = (*map(str, fds), options.log_format, engine, *libraries)
+    command = [python or sys.executable, "-m", "penstock.process.zygote", *own]
     try:
-        process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL, env=environment)
     except OSError as error:
         raise UsageError(f"--python {python}: {error.strerror}") from None
     theirs.close()
@@ -67,12 +71,10 @@ def start_zygote(
 
 
 @contextmanager
-def starting(
-    log_format: str, op_libraries: Sequence[str], python: str = "", engine: str = "tensorflow"
-) -> Iterator[tuple[Lifeline, ZygoteProcess]]:
+def starting(options: ServeOptions, engine: str = TENSORFLOW) -> Iterator[tuple[Lifeline, ZygoteProcess]]:
     """A zygote that starts while the rest of the server is still being put together; it does not outlive the block."""
     lifeline = Lifeline()
-    zygote = start_zygote(lifeline, log_format, op_libraries, python, engine)
+    zygote = start_zygote(lifeline, options, engine=engine)
     try:
         yield lifeline, zygote
     finally:

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import msgspec
 
 from penstock.config import ServeOptions
-from penstock.engine.engines import TENSORFLOW
 from penstock.errors import UsageError
 from penstock.observe.log import get_logger
 from penstock.process.control_loop import ControlLoop
@@ -96,9 +95,7 @@ class Zygotes:
                 zygote.hosts[pid] = True
 
     def _start(self, home: Home) -> ZygoteProcess:
-        options = self._options
-        libraries = options.op_library if home.engine == TENSORFLOW else ()
-        return start_zygote(self._lifeline, options.log_format, libraries, home.python or options.default_python, home.engine)
+        return start_zygote(self._lifeline, self._options, home.python, home.engine)
 
     def _add(self, zygote: _Zygote) -> _Zygote:
         self._zygotes[zygote.home] = zygote

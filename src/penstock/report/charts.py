@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.patches import Rectangle
 
 #: Told apart by people who see few colours, on white and on black. The first one is the reference.
 _COLOURS = ("#8a8a8a", "#1f83c6", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#9467bd")
@@ -63,6 +64,15 @@ class Curve(NamedTuple):
     colour: int
     places: Sequence[float]
     values: Sequence[float]
+
+
+class Cell(NamedTuple):
+    """A value in a grid, by the places of its column and row."""
+
+    column: int
+    row: int
+    value: float
+    text: str
 
 
 def bars(title: str, unit: str, given: Sequence[Bar]) -> str:
@@ -130,6 +140,32 @@ def curves(title: str, horizontal: str, vertical: str, given: Sequence[Curve], *
             axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 
     return _svg(title, 3.0, draw)
+
+
+def cells(title: str, horizontal: str, columns: Sequence[str], vertical: str, rows: Sequence[str], given: Sequence[Cell]) -> str:
+    """A grid of values, the larger the stronger coloured; places without a value stay empty."""
+
+    def draw(axes: Axes) -> None:
+        highest = max((one.value for one in given), default=0.0) or 1.0
+        for one in given:
+            share = one.value / highest
+            axes.add_patch(_patch(one.column, one.row, share))
+            axes.text(one.column, one.row, one.text, ha="center", va="center")
+        axes.set_xlim(-0.5, len(columns) - 0.5)
+        axes.set_ylim(-0.5, len(rows) - 0.5)
+        axes.set_xticks(range(len(columns)), columns)
+        axes.set_yticks(range(len(rows)), rows)
+        axes.tick_params(length=0)
+        axes.set_xlabel(horizontal)
+        axes.set_ylabel(vertical)
+
+    return _svg(title, 1.0 + 0.5 * len(rows), draw)
+
+
+def _patch(column: int, row: int, share: float) -> Rectangle:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, facecolor=_COLOURS[1], alpha=0.08 + 0.62 * share**2, linewidth=0)
 
 
 def _set_log(axes: Axes, lowest: float, highest: float) -> None:

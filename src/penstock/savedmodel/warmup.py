@@ -24,7 +24,7 @@ MAX_RECORDS = 1000
 MAX_BYTES = 2 << 30
 
 _FOLDER = "assets.extra"
-_RECORDS = "tf_serving_warmup_requests"
+RECORDS = "tf_serving_warmup_requests"
 _BODY = "warmup.json"
 _DEFAULT_SIGNATURE = "serving_default"
 _EXAMPLE_METHODS = frozenset({"tensorflow/serving/classify", "tensorflow/serving/regress"})
@@ -55,13 +55,20 @@ class WarmupRequest:
 
 
 def read_warmup(version_folder: Path) -> list[WarmupRequest]:
-    """The recorded requests of a version, in their order; none where the file is missing.
+    """The recorded requests of a version, as `read_recorded` gives them; none where the file is missing."""
+    try:
+        return read_recorded(version_folder / _FOLDER / RECORDS)
+    except FileNotFoundError:
+        return []
+
+
+def read_recorded(file: Path) -> list[WarmupRequest]:
+    """The requests in a file of PredictionLogs, in their order. Raises FileNotFoundError where it is missing.
 
     A multi-inference becomes one request for each of its tasks. Raises DataLoss for a file that is no TFRecord file,
     InvalidArgument for records that are no requests or too many, Unimplemented for other kinds of logs,
     ResourceExhausted above MAX_BYTES, and PermissionDenied.
     """
-    file = version_folder / _FOLDER / _RECORDS
     requests: list[WarmupRequest] = []
     total = 0
     try:
@@ -74,7 +81,7 @@ def read_warmup(version_folder: Path) -> list[WarmupRequest]:
                     raise ResourceExhausted(f"{file}: the inputs take more than {MAX_BYTES >> 30} GiB up to record {number}")
                 requests.append(request)
     except FileNotFoundError:
-        return []
+        raise
     except OSError as error:
         raise _unreadable(file, error) from error
     except DataLoss as error:
