@@ -122,7 +122,8 @@ class Measuring:
                     if result.latency is None:
                         break
                     holds = self._holds(result, found[0] if found else None)
-                    found.append(Offered(rate, share, result.latency, result.error_share, holds))
+                    limit = "" if holds else result.client.limit
+                    found.append(Offered(rate, share, result.latency, result.error_share, holds, limit))
                     if not holds:
                         break
         except PenstockError as error:

@@ -51,15 +51,19 @@ def setting_text(setting: Setting, defaults: Setting) -> str:
 
 
 def headroom(result: TuneResult) -> list[str]:
-    """How much load to plan with."""
-    most = result.sustained
+    """How much load to plan with; nothing where it was not tried."""
+    if not result.offered:
+        return []
+    most, limit = result.sustained, result.offered[-1].limit
     if most is None:
-        return ["requests that come by themselves: the goal was held at no rate that was tried"] if result.offered else []
+        return [f"requests that come by themselves: {limit or 'the goal was held at no rate that was tried'}"]
     goal = f"with {result.slo}" if result.slo else "before latency explodes"
-    at_most = "at least " if most is result.offered[-1] else ""
+    at_most = "at least " if limit or most is result.offered[-1] else ""
+    told = [f"more requests that come by themselves could not be tried: {limit}"] if limit else []
     return [
         f"requests that come by themselves: {at_most}{_rate(most.rate)}/s {goal} ({share_text(most.share)} of the knee); plan "
-        f"with {_rate(most.rate * _ADVISED)}/s a machine, so that a busy minute and a restart do not show"
+        f"with {_rate(most.rate * _ADVISED)}/s a machine, so that a busy minute and a restart do not show",
+        *told,
     ]
 
 
@@ -77,7 +81,7 @@ def parts(result: TuneResult) -> list[Part]:
                 share_text(one.share),
                 *(seconds_text(one.latency.percentiles[name] / 1e3) for name in ("50", "99", "99.9")),
                 f"{one.error_share:.2%}",
-                "yes" if one.holds else "no",
+                "yes" if one.holds else "not known: the load generator was late" if one.limit else "no",
             )
             for one in result.offered
         ]

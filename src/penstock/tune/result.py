@@ -30,13 +30,17 @@ class Figures(msgspec.Struct, frozen=True):
 
 
 class Offered(msgspec.Struct, frozen=True):
-    """Requests that came by themselves, as many a second: what users would see. `holds`: the goal was held."""
+    """Requests that came by themselves, as many a second: what users would see. `holds`: the goal was held.
+
+    Where it was not, `limit` may say that the load generator is why.
+    """
 
     rate: float
     share: float
     latency: Latency
     error_share: float
     holds: bool
+    limit: str = ""
 
 
 class Worth(msgspec.Struct, frozen=True):
