@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -127,8 +128,15 @@ def tune(case: Case, options: argparse.Namespace, run: Results) -> Tuned | None:
     log = out.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
-        ran = subprocess.run([*command, "--out", str(out)], stdout=file, stderr=subprocess.STDOUT, timeout=LIMIT_S, check=False)
-    if ran.returncode:
+        ran = subprocess.Popen([*command, "--out", str(out)], stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            status = ran.wait(LIMIT_S)
+        finally:
+            # Asked to end, it ends the server that it measures.
+            if ran.poll() is None:
+                ran.terminate()
+                ran.wait()
+    if status:
         run.fail("tune", case.model, " / ".join(log.read_text(errors="replace").strip().splitlines()[-3:]))
         return None
     return Tuned(read_tuned(out))
@@ -222,6 +230,8 @@ def replay(case: Case, options: argparse.Namespace, found: Tuned, ended: float) 
 
 def main() -> int:
     options = arguments()
+    # Ended by a timeout or a supervisor, the runner still ends what it has started.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     results = measure(options)
     for bar in bars(results):
         mark = {True: "met", False: "NOT MET", None: "–"}[bar.met]
