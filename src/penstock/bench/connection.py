@@ -52,10 +52,14 @@ class Events(Protocol):
 
 
 class Connection:
-    """One connection, open when it is made. `tickets` are the requests under way, at most `room` of them."""
+    """One connection, open when it is made. `tickets` are the requests under way, at most `room` of them.
+
+    `received_ns` is when the last bytes came: what is made of them is not the server's time.
+    """
 
     def __init__(self, sock: socket.socket, events: Events) -> None:
         self.room = 1
+        self.received_ns = 0
         self.sock = sock
         self.events = events
 

@@ -136,13 +136,13 @@ class Driver(Events):
     # What connections tell
 
     def answered(self, connection: Connection, ticket: Ticket, kind: str, example: bytes, is_last: bool) -> None:
-        now_ns = time.perf_counter_ns()
         if kind:
-            self._record.failed(ticket.due_ns, now_ns, ticket.which, kind, example.decode(errors="replace"))
+            self._record.failed(ticket.due_ns, connection.received_ns, ticket.which, kind, example.decode(errors="replace"))
         else:
-            self._record.answered(ticket.due_ns, now_ns, ticket.which)
+            self._record.answered(ticket.due_ns, connection.received_ns, ticket.which)
         if connection not in self._connections:
             return
+        now_ns = time.perf_counter_ns()
         if is_last:
             self._reopen(connection, now_ns)
         elif now_ns < self._end_ns:
@@ -170,12 +170,13 @@ class Driver(Events):
     # Connections
 
     def _send_next(self, connection: Connection, now_ns: int) -> None:
-        due_ns = now_ns
+        which = self._order[self._at]
+        self._at = self._at + 1 if self._at + 1 < len(self._order) else 0
         if self._due is not None:
             due_ns = self._next_ns
             self._next_ns = self._begin_ns + next(self._due, _NEVER)
-        which = self._order[self._at]
-        self._at = self._at + 1 if self._at + 1 < len(self._order) else 0
+        else:
+            due_ns = now_ns = time.perf_counter_ns()
         connection.send(self._requests[which], Ticket(which, due_ns, now_ns))
 
     def _open(self, timeout_s: float) -> Connection:

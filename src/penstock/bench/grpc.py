@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import socket
+from time import perf_counter_ns
 
 from penstock.bench.connection import READ_BYTES, WOULD_BLOCK, Connection, Events, Ticket, kind_of
 from penstock.wire import nghttp2
@@ -120,6 +121,7 @@ class GrpcConnection(Connection):
         global _now
         try:
             data = self.sock.recv(READ_BYTES)
+            self.received_ns = perf_counter_ns()
         except WOULD_BLOCK:
             return
         except OSError as error:

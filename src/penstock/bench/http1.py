@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from time import perf_counter_ns
 
 import httptools
 
@@ -60,6 +61,7 @@ class Http1Connection(Connection):
     def read(self) -> None:
         try:
             data = self.sock.recv(READ_BYTES)
+            self.received_ns = perf_counter_ns()
             self._parser.feed_data(data)
         except WOULD_BLOCK:
             return
