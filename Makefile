@@ -42,6 +42,7 @@ bench: $(STAMP)  ## Measure against the peers, rewrite docs/performance.md (need
 
 bench-optimize: $(STAMP)  ## Optimize and serve a zoo of models against TensorFlow, rewrite docs/performance.md (needs wrk)
 	$(BIN)/python -m benchmarks.optimize
+	-$(BIN)/python -m benchmarks.roofline
 	$(BIN)/python -m benchmarks.report benchmarks/results/latest.json
 
 bench-tune: $(STAMP)  ## Tune three models, measure every setting beside it, rewrite docs/performance.md (takes an hour)

@@ -20,6 +20,8 @@ from benchmarks.results import Results, Summary, read
 from benchmarks.servers import GRPC_CONTENDERS, PEER_CONTENDERS, PENSTOCK, Contender
 
 PROFILES = (Path(__file__).with_name("profile.md"), Path(__file__).with_name("profile_grpc.md"))
+#: What `python -m benchmarks.roofline` made.
+ROOFLINE = Path(__file__).with_name("roofline.md")
 #: What `python -m benchmarks.optimize` measured.
 OPTIMIZED = Path(__file__).with_name("results") / "optimize.json"
 #: What `python -m benchmarks.tuning` measured.
@@ -298,7 +300,8 @@ def main() -> None:
     options = parser.parse_args()
     results = read(options.results)
     profile = "\n\n".join(file.read_text().strip() for file in PROFILES if file.exists()) or None
-    more = optimize_report.section(optimize_results.read(options.optimize)) if options.optimize.exists() else []
+    bounds = ROOFLINE.read_text() if ROOFLINE.exists() else ""
+    more = optimize_report.section(optimize_results.read(options.optimize), bounds) if options.optimize.exists() else []
     more += tuning_report.section(tuning_results.read(options.tuning)) if options.tuning.exists() else []
     options.docs.mkdir(parents=True, exist_ok=True)
     (options.docs / "performance.md").write_text(page(results, profile, more))
