@@ -1,4 +1,4 @@
-"""What bounds the zoo's speedups: how near TensorFlow already is to what the machine's cores can multiply, as benchmarks/roofline.md.
+"""What bounds the zoo's speedups: how near TensorFlow is to what the machine's cores can multiply, as benchmarks/roofline.md.
 
 `python -m benchmarks.roofline` after `python -m benchmarks.optimize`, whose plans say how many rows a second TensorFlow and the
 winner give. The floating-point operations of a row are counted by TensorFlow's profiler in the frozen graph; what it has no
@@ -72,9 +72,9 @@ def page(results: optimize_results.OptimizeResults, peak: float, mflops: dict[st
             "### What bounds it",
             "",
             f"The cores multiply large matrices at {peak:.0f} GFLOP/s (TensorFlow's own product of {_SIDE}×{_SIDE}, all cores, "
-            f"commit `{machine.commit()}`). What TensorFlow and the winner make of that with their best batch; no form of a model "
-            "that computes the same in fp32 can be quicker than the last column says. Lookups, recurrences and tables count as "
-            "no operations: where the share is small, it is memory and the calls of operations that take the time.",
+            f"commit `{machine.commit()}`). What TensorFlow and the winner make of that with their best batch; no form of a "
+            "model that computes the same in fp32 can be quicker than the last column says. Lookups and tables count as no "
+            "operations: where the share is small, it is memory and the calls of operations that take the time.",
             "",
             *table,
         ]
