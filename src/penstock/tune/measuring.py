@@ -31,7 +31,7 @@ _STEP_S, _LONGEST_STEP_S, _ANSWERS = 0.8, 3.0, 400
 _REPEAT_S, _OFFERED_S = 1.5, 2.5
 _FIRST_WARM_UP_S, _WARM_UP_S, _TIMEOUT_S = 0.6, 0.2, 60.0
 #: Parts of the knee that are asked by an open loop, and the connections that it has.
-_SHARES = (0.5, 0.7, 0.8, 0.9, 1.0)
+_SHARES = (0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 _OPEN_CONNECTIONS = 256
 #: Without a goal, latency has exploded where the p99 is so many times that of the lightest load.
 _EXPLODED = 4.0
