@@ -40,7 +40,7 @@ from penstock.tune.workload import Workload
 from penstock.version import __version__
 
 #: At most this part of the space is measured, and at least so many settings where it is small.
-_PART, _FEW = 0.15, 8
+_PART, _FEW = 0.15, 4
 #: Settings without a better one, after which the search is over; and by how much others must be better than the defaults.
 _PATIENCE = 10
 _BETTER = 1.02
