@@ -61,7 +61,8 @@ CASES = (
     Case("perceptron", "p99<10ms", {"api": "tfs"}, ("inter_op=0",)),
     Case("multitask", "p99<50ms", {"content_type": "text/html"},
          ("inter_op=0", "omp_threads=1", "batch_timeout_us=0", "gateways=1"), has_script=True),
-    Case("mobilenet", "p99<100ms", {"api": "oip", "format": "binary"}, ("inter_op=0", "gateways=1", "batch_timeout_us=0"), is_optimized=True),
+    Case("mobilenet", "p99<100ms", {"api": "oip", "format": "binary"},
+         ("inter_op=0", "gateways=1", "batch_timeout_us=0"), is_optimized=True),
 )  # fmt: skip
 NAMES = tuple(case.model for case in CASES)
 
