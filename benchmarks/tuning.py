@@ -1,7 +1,7 @@
 """`make bench-tune`: what `penstock tune` finds, against every setting of its space, against a poor start, and against `auto`.
 
 `python -m benchmarks.tuning` from the repository's root: tunes each model with the command, then measures the whole grid in
-the same way, compares the best ones in turn, and asks the reported knee once more at the end. Prints the table of requirements,
+the same way, compares the best one in turn, and asks the reported knee once more at the end. Prints the table of requirements,
 and writes all figures to a JSON file, of which `python -m benchmarks.report` makes a section of the page. It takes an hour.
 """
 
@@ -11,7 +11,6 @@ import argparse
 import datetime
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -21,8 +20,9 @@ from pathlib import Path
 
 from benchmarks import environments, machine, models, tuning_engine
 from benchmarks.results import Results
-from benchmarks.tuning_results import AUTO, GRID, POOR, TUNED, Tuned, TuningResults, bars
+from benchmarks.tuning_results import AUTO, GRID, POOR, TUNED, Tuned, TuningResults, bars, read
 from penstock.bench.slo import parse_slo
+from penstock.cli.tune import parse_budget
 from penstock.config import available_cores
 from penstock.engine.engines import TENSORFLOW
 from penstock.models.plan import plan_folder, read_plan
@@ -40,7 +40,6 @@ RESULTS = Path(__file__).with_name("results")
 LIMIT_S = 1800.0
 #: The published poor start: one of everything, no batches, far more threads than cores.
 WORST = Setting(gateways=1, instances=1, max_batch_size=1, omp_threads=8)
-_BEST_OF_GRID = 3
 #: Of the grid's curves: half of the time, as there are many; the best are measured again.
 PACE = 0.5
 
@@ -88,10 +87,11 @@ def measure(options: argparse.Namespace) -> TuningResults:
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         commit=machine.commit(),
         machine=machine.describe(),
-        settings={"rounds": options.rounds, "budget": options.budget},
+        settings={"rounds": options.rounds, "budget_s": int(parse_budget(options.budget))},
         versions={"penstock": environments.versions(Path(sys.executable))},
     )
-    results = TuningResults(run)
+    results = read(options.json) if options.json.exists() else TuningResults(run)  # models that are not measured now stay
+    results.run = run
     subprocess.run([sys.executable, str(Path(models.__file__)), str(options.models)], check=True)
     ended: dict[str, float] = {}
     cases = [case for case in CASES if case.model in (options.only or NAMES)]
@@ -140,7 +140,7 @@ def tune(case: Case, options: argparse.Namespace, run: Results) -> Tuned | None:
     if status:
         run.fail("tune", case.model, " / ".join(log.read_text(errors="replace").strip().splitlines()[-3:]))
         return None
-    return Tuned(read_tuned(out))
+    return Tuned(machine.commit(), read_tuned(out))
 
 
 def model_folder(case: Case, options: argparse.Namespace) -> Path:
@@ -197,13 +197,13 @@ def measure_grid(case: Case, options: argparse.Namespace, found: Tuned) -> None:
 def compare(case: Case, options: argparse.Namespace, found: Tuned) -> None:
     """The tuned setting, the best of the grid, `auto` and the poor start, in turn."""
     tool, slo, value = measuring(case, options, "compared"), parse_slo(case.slo), OBJECTIVES[found.result.objective].value
-    best = sorted(found.grid, key=lambda one: -one[1])[:_BEST_OF_GRID]
     kept = dict(map(fixed, case.fixed))
     auto = DEFAULTS
     for name, default in kept.items():
         auto = auto.with_value(name, default)
     candidates = {TUNED: found.result.winner, AUTO: auto, POOR: WORST}
-    candidates |= {f"{GRID} {place}": setting for place, (setting, _) in enumerate(best, 1)}
+    if found.grid:
+        candidates[GRID] = max(found.grid, key=lambda one: one[1])[0]
     curves = {name: tool.curve(setting).curve.steps for name, setting in candidates.items()}
     found.settings = candidates
     for number in range(1, options.rounds + 1):
@@ -212,10 +212,6 @@ def compare(case: Case, options: argparse.Namespace, found: Tuned) -> None:
             point = tool.again(candidates[name], curves[name], f"compared {name}", number)
             found.rounds.setdefault(name, []).append(value(point.curve.steps, slo))
         print(f"compared: {case.model} round {number} of {options.rounds}", flush=True)
-    ranked = [name for name in found.rounds if name.startswith(GRID)]
-    if ranked:
-        top = max(ranked, key=lambda name: statistics.median(found.rounds[name]))
-        found.rounds[GRID], found.settings[GRID] = found.rounds[top], candidates[top]
 
 
 def replay(case: Case, options: argparse.Namespace, found: Tuned, ended: float) -> None:

@@ -21,11 +21,11 @@ def section(results: TuningResults) -> list[str]:
     rows = [(bar.work, bar.what, bar.required, bar.measured, marks[bar.met]) for bar in found]
     blocks = [
         "## Tuned settings",
-        f"Measured on {run.date[:10]} at commit `{run.commit}`; {met} of {measured} requirements are met. `penstock tune` has "
-        f"{run.settings['budget']} for a model. Then every setting of its space is measured in the same way, by one curve of "
-        "half the time. The best three of them, the tuned one, the defaults and a poor start (one gateway, one instance, no "
-        f"batches, `OMP_NUM_THREADS=8`) are measured once more in turn, {run.settings['rounds']} rounds. Figures are the "
-        "throughput at the goal for latency; the load generator runs on the same cores.",
+        f"{met} of {measured} requirements are met. `penstock tune` has {run.settings['budget_s']} s for a model. Then every "
+        "setting of its space is measured in the same way, by one curve of half the time. The best of them, the tuned one, the defaults "
+        "and a poor start (one gateway, one instance, no batches, `OMP_NUM_THREADS=8`) are measured once more in turn, "
+        f"{run.settings['rounds']} rounds. Figures are the throughput at the goal for latency; the load generator runs on the "
+        "same cores.",
         _table(["model", "figure", "at least / at most", "measured", "met"], rows),
     ]
     for name, one in results.models.items():
@@ -53,7 +53,8 @@ def _model(name: str, one: Tuned) -> list[str]:
         )
     return [
         f"### {name}, {result.slo}",
-        f"{result.measured} of {result.grid} settings measured and {result.probes} probed in {result.seconds / 60:.1f} minutes. "
+        f"Measured on {result.made[:10]} at commit `{one.commit}`. {result.measured} of {result.grid} settings measured and "
+        f"{result.probes} probed in {result.seconds / 60:.1f} minutes. "
         f"Reported knee: {result.best.rate:,.0f}/s ({result.best.low:,.0f} to {result.best.high:,.0f}) at "
         f"{result.best.connections} connections.",
         _table(["setting", "what is not the default", "at the goal, /s", "against tuned"], rows),

@@ -22,12 +22,14 @@ _MINUTES = 10.0
 
 @dataclass
 class Tuned:
-    """One model. grid: what the objective made of every setting of the space. settings: those that are compared, by name.
+    """One model, at a commit. grid: what the objective made of every setting of the space. settings: those that are compared, by
+    name.
 
     rounds: by name, the objective's value in each round. replayed: the throughput at the reported knee's connections, and the
     minutes that had passed since.
     """
 
+    commit: str
     result: TuneResult
     grid: list[tuple[Setting, float]] = field(default_factory=list)
     settings: dict[str, Setting] = field(default_factory=dict)
@@ -35,12 +37,21 @@ class Tuned:
     replayed: list[float] = field(default_factory=list)
     replayed_after_min: float = 0.0
 
+    def as_served(self, name: str) -> Setting | None:
+        """The setting of a name, with what the server decides by itself in place of what is left to it."""
+        setting = self.settings.get(name)
+        if setting is None or setting.gateways:
+            return setting
+        return self.result.defaults
+
     def value(self, name: str) -> float | None:
         values = self.rounds.get(name)
         return statistics.median(values) if values else None
 
     def ratio(self, name: str, other: str) -> float | None:
-        """The median of the ratios within each round."""
+        """The median of the ratios within each round; 1 where both are the same setting."""
+        if self.as_served(name) is not None and self.as_served(name) == self.as_served(other):
+            return 1.0
         pairs = zip(self.rounds.get(name, []), self.rounds.get(other, []), strict=False)
         ratios = [one / two for one, two in pairs if two]
         return statistics.median(ratios) if ratios else None

@@ -13,7 +13,7 @@ from penstock.errors import UsageError
 from penstock.tensors import Signature, TensorSpec, dtype_of_name
 from penstock.tune.workload import Workload
 
-SPEC = TensorSpec("x", dtype_of_name("float32"), (None, 2))
+SPEC = TensorSpec("x", dtype_of_name("float"), (None, 2))
 SIGNATURES = {"serving_default": Signature("serving_default", {"x": SPEC}, {"y": SPEC})}
 TARGET = Target("http://127.0.0.1:1", "/v1/models/m:predict", TFS, "m", (SPEC,))
 
