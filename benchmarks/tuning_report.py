@@ -22,8 +22,8 @@ def section(results: TuningResults) -> list[str]:
     blocks = [
         "## Tuned settings",
         f"{met} of {measured} requirements are met. `penstock tune` has {run.settings['budget_s']} s for a model. Then every "
-        "setting of its space is measured in the same way, by one curve of half the time. The best of them, the tuned one, the defaults "
-        "and a poor start (one gateway, one instance, no batches, `OMP_NUM_THREADS=8`) are measured once more in turn, "
+        "setting of its space is measured in the same way, by one curve of half the time. The best of them, the tuned one, the "
+        "defaults and a poor start (one gateway, one instance, no batches, `OMP_NUM_THREADS=8`) are measured once more in turn, "
         f"{run.settings['rounds']} rounds. Figures are the throughput at the goal for latency; the load generator runs on the "
         "same cores.",
         _table(["model", "figure", "at least / at most", "measured", "met"], rows),
