@@ -21,12 +21,25 @@ SHORT = ("--budget", "10s")
 
 
 @pytest.fixture(scope="module")
-def tuned(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a short run on half_plus_two has written."""
+def scripted(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """half_plus_two with a script, and in `body` what it is asked."""
+    folder = with_script(models / "half_plus_two" / "1", tmp_path_factory.mktemp("models") / "scripted", "json_pair")
+    (folder.parent / "body").write_text("1.0\n2.0")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def asked(scripted: Path) -> tuple[str | Path, ...]:
+    """The command's arguments."""
+    body = ("--body", scripted.parent / "body", "--content-type", "text/plain")
+    return ("tune", scripted, *SHORT, *body, "--slo", "p99<500ms", "--set", "gateways=1")
+
+
+@pytest.fixture(scope="module")
+def tuned(asked: tuple[str | Path, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a short run has written."""
     out = tmp_path_factory.mktemp("tuned")
-    ran = run_penstock(
-        "tune", models / "half_plus_two", *SHORT, "--slo", "p99<500ms", "--price", "1", "--out", out, timeout_s=240
-    )
+    ran = run_penstock(*asked, "--price", "1", "--out", out, timeout_s=240)
     assert ran.returncode == 0, ran.stderr
     assert "probe: tensorflow" in ran.stdout
     assert "penstock serve" in ran.stdout.splitlines()[-1]
@@ -35,7 +48,9 @@ def tuned(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_settings_are_measured_and_written(tuned: Path) -> None:
     result = read_tuned(tuned)
-    assert result.model == "half_plus_two"
+    assert result.model == "scripted"
+    assert len(result.space["script_threads"]) > 1
+    assert result.space["gateways"] == [1]
     assert result.grid >= 100
     assert 1 <= result.measured <= 0.15 * result.grid
     assert result.probes >= 1
@@ -48,15 +63,14 @@ def test_settings_are_measured_and_written(tuned: Path) -> None:
     assert "a million requests" in (tuned / "report.md").read_text()
 
 
-def test_a_server_takes_the_file(tuned: Path, models: Path) -> None:
-    with Server(str(models / "half_plus_two"), "--config", str(tuned / "penstock.toml")) as server:
-        answer = server.session.post(f"{server.url}/v1/models/half_plus_two:predict", json={"instances": [1.0]})
-        assert answer.json() == {"predictions": [2.5]}
+def test_a_server_takes_the_file(tuned: Path, scripted: Path) -> None:
+    with Server(scripted, "--config", tuned / "penstock.toml") as server:
+        assert server.predict("scripted", {"instances": [1.0]}) == {"predictions": [2.5]}
 
 
-def test_what_was_measured_is_not_measured_again(tuned: Path, models: Path) -> None:
+def test_what_was_measured_is_not_measured_again(tuned: Path, asked: tuple[str | Path, ...]) -> None:
     before = (tuned / JOURNAL).read_bytes().splitlines()
-    again = run_penstock("tune", models / "half_plus_two", *SHORT, "--slo", "p99<500ms", "--out", tuned, timeout_s=240)
+    again = run_penstock(*asked, "--out", tuned, timeout_s=240)
     assert again.returncode == 0, again.stderr
     assert (tuned / JOURNAL).read_bytes().splitlines()[: len(before)] == before
 
@@ -86,19 +100,10 @@ def test_an_interrupted_run_says_how_it_goes_on_and_leaves_no_server(models: Pat
     wait_until(lambda: not any(child.is_running() for child in children), "no server left")
 
 
-def test_a_model_with_a_script_is_asked_with_a_body(models: Path, tmp_path: Path) -> None:
-    model = with_script(models / "half_plus_two" / "1", tmp_path / "scripted", "json_pair")
-    ran = run_penstock("tune", model, *SHORT, "--out", tmp_path / "out")
+def test_a_model_with_a_script_is_asked_with_a_body(scripted: Path, tmp_path: Path) -> None:
+    ran = run_penstock("tune", scripted, *SHORT, "--out", tmp_path / "out")
     assert ran.returncode == 2
     assert "--body" in ran.stderr
-    body = tmp_path / "numbers"
-    body.write_text("1.0\n2.0")
-    flags = (*SHORT, "--body", body, "--content-type", "text/plain", "--set", "gateways=1", "--out", tmp_path / "out")
-    ran = run_penstock("tune", model, *flags, timeout_s=240)
-    assert ran.returncode == 0, ran.stderr
-    result = read_tuned(tmp_path / "out")
-    assert len(result.space["script_threads"]) > 1
-    assert result.space["gateways"] == [1]
 
 
 @pytest.mark.parametrize(
@@ -128,8 +133,8 @@ def test_a_body_that_the_model_refuses_ends_it_at_once(models: Path, tmp_path: P
     assert ran.stderr.count("\n") == 1
 
 
-def test_a_running_server_takes_what_was_found(tuned: Path, models: Path) -> None:
-    with Server(str(models / "half_plus_two"), "--admin-api") as server:
+def test_a_running_server_takes_what_was_found(tuned: Path, scripted: Path) -> None:
+    with Server(scripted, "--admin-api") as server:
         before = {process.pid for process in server.processes("host ")}
         ran = run_penstock("tune", "--apply", server.url, "--out", tuned)
         assert ran.returncode == 0, ran.stderr
@@ -137,8 +142,8 @@ def test_a_running_server_takes_what_was_found(tuned: Path, models: Path) -> Non
         instances = max(1, read_tuned(tuned).winner.instances)
         wait_until(lambda: len(server.processes("host ")) == instances, "the hosts of the new settings")
         assert not before & {process.pid for process in server.processes("host ")}
-        assert server.predict("half_plus_two", {"instances": [1.0]}) == {"predictions": [2.5]}
-    with Server(str(models / "half_plus_two")) as server:
+        assert server.predict("scripted", {"instances": [1.0]}) == {"predictions": [2.5]}
+    with Server(scripted) as server:
         ran = run_penstock("tune", "--apply", server.url, "--out", tuned)
         assert ran.returncode == 1
         assert "--admin-api" in ran.stderr
