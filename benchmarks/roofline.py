@@ -86,8 +86,9 @@ def page(results: optimize_results.OptimizeResults, peak: float, mflops: dict[st
             "",
             *table,
             "",
-            f"Geometric mean of the last column, where it is above 1: {exp(fmean(map(log, bounds))):.2f}× over {len(bounds)} models. "
-            "The peak is one measurement, and the plans' figures are of another hour: shares above 100 % are the machine's moods.",
+            f"Geometric mean of the last column, where it is above 1: {exp(fmean(map(log, bounds))):.2f}× over {len(bounds)} "
+            "models. The peak is one measurement, and the plans' figures are of another hour: shares above 100 % are the "
+            "machine's moods.",
         ]
     )
 
