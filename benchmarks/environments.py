@@ -1,7 +1,7 @@
 """The peers' own Python environments, under benchmarks/.envs.
 
 All peers share one environment where pip finds versions for all of them at once, else each gets its own; those of
-gRPC have one each in any case. An environment is made anew only when the pinned requirements or the Python change. A peer that
+ALONE have one each in any case. An environment is made anew only when the pinned requirements or the Python change. A peer that
 cannot be installed has a reason instead of an interpreter. Assumes a Unix layout (`bin/python`).
 """
 
@@ -19,7 +19,7 @@ from benchmarks.servers import PEERS
 
 ENVIRONMENTS = Path(__file__).with_name(".envs")
 #: Peers that bring what would decide the others' versions, as a release of protobuf.
-ALONE = ("grpcio_aio", "pytriton")
+ALONE = ("bentoml", "grpcio_aio", "mlserver", "pytriton", "ray_serve")
 STAMP = "requirements.installed"
 LIST_VERSIONS = (
     "import json; from importlib.metadata import distributions; "
@@ -60,11 +60,12 @@ def install(environment: Path, peers: Iterable[str]) -> Path | str:
     return python
 
 
-def prepare(peers: Iterable[str]) -> tuple[dict[str, Path], dict[str, str]]:
-    """Each peer's interpreter, by its folder, and the reasons of those that have none."""
+def prepare(peers: Iterable[str], *, apart: bool = False) -> tuple[dict[str, Path], dict[str, str]]:
+    """Each peer's interpreter, by its folder, and the reasons of those that have none. apart: none shares its environment."""
     peers = dict.fromkeys(peers)
-    outcomes = {peer: install(ENVIRONMENTS / peer, [peer]) for peer in peers if peer in ALONE}
-    outcomes |= _together([peer for peer in peers if peer not in ALONE])
+    alone = [peer for peer in peers if apart or peer in ALONE]
+    outcomes = {peer: install(ENVIRONMENTS / peer, [peer]) for peer in alone}
+    outcomes |= _together([peer for peer in peers if peer not in alone])
     ready = {peer: outcome for peer, outcome in outcomes.items() if isinstance(outcome, Path)}
     missing = {peer: f"not installed: {outcome}" for peer, outcome in outcomes.items() if isinstance(outcome, str)}
     return ready, missing

@@ -66,13 +66,22 @@ def require_gateways(server: Running) -> None:
         raise ServerFailedError(f"{found} gateways instead of {GATEWAYS}")
 
 
-def visit(server: Running, call: messages.Call, body: Path, expected: messages.Floats, plan: Plan) -> Sample:
+def visit(
+    server: Running,
+    call: messages.Call,
+    body: Path,
+    expected: messages.Floats,
+    plan: Plan,
+    *,
+    connections: int = CONNECTIONS,
+    streams: int = STREAMS,
+) -> Sample:
     """One life of one server: its answers checked before and after, and what a call costs its processes."""
     url = server.launch.at(call.method)
     size = calls.check(server, call, expected, TOLERANCE)
-    calls.drive(url, body, size, CONNECTIONS, STREAMS, plan.warm_up_s)
+    calls.drive(url, body, size, connections, streams, plan.warm_up_s)
     before = server.cpu_s()
-    sample = calls.drive(url, body, size, CONNECTIONS, STREAMS, plan.seconds)
+    sample = calls.drive(url, body, size, connections, streams, plan.seconds)
     cpu_s = server.cpu_s() - before
     calls.check(server, call, expected, TOLERANCE)
     return dataclasses.replace(sample, cpu_us=cpu_s / sample.requests * 1e6)

@@ -29,7 +29,19 @@ STOP_LIMIT_S = 10.0
 POLL_S = 0.005
 
 Name = Literal[
-    "penstock", "mosec", "fastapi", "gunicorn_flask", "litserve", "flask_keras", "grpcio_aio", "grpcio_aio_many", "pytriton"
+    "penstock",
+    "mosec",
+    "fastapi",
+    "gunicorn_flask",
+    "litserve",
+    "flask_keras",
+    "grpcio_aio",
+    "grpcio_aio_many",
+    "pytriton",
+    "bentoml",
+    "mlserver",
+    "ray_serve",
+    "ray_serve_haproxy",
 ]
 
 
@@ -88,7 +100,10 @@ GRPC_CONTENDERS = (
 
 @dataclass(frozen=True)
 class Launch:
-    """A command line, and where the server will answer; content_type: of the bodies that it is asked with there."""
+    """A command line, and where the server will answer; content_type: of the bodies that it is asked with there.
+
+    field: one more of those requests, `name:value`.
+    """
 
     argv: Sequence[str]
     port: int
@@ -96,6 +111,7 @@ class Launch:
     cwd: Path | None = None
     environment: dict[str, str] = field(default_factory=dict)
     content_type: str = "application/json"
+    field: str = ""
 
     @property
     def url(self) -> str:
@@ -130,7 +146,7 @@ def launch_peer(name: Name, python: Path, directory: Path, model: str) -> Launch
     saved = {"MODEL_PATH": str(models.saved_model_path(directory, model).resolve())}
     keras_file = str(models.keras_path(directory, model).resolve())
     tools, bind = python.parent, ["--port", str(port)]
-    if model == "multitask":
+    if model == "multitask" and name == "flask_keras":
         app = str(models.EXAMPLES / model / "flask_app.py")
         argv = [str(tools / "flask"), "--app", app, "run", *bind]
         return Launch(argv, port, "/invocations", None, {"MODEL": keras_file}, models.content_type(model))
@@ -198,7 +214,7 @@ class Running:
                 raise ServerFailedError(f"ended with {self.process.returncode} while starting: {self.last_words()}")
             try:
                 launch, left_s = self.launch, START_LIMIT_S - waited_s
-                status, answer = load.ask(launch.port, launch.path, body, left_s, launch.content_type)
+                status, answer = load.ask(launch.port, launch.path, body, left_s, launch.content_type, field=launch.field)
             except (OSError, http.client.HTTPException) as error:
                 last = str(error) or type(error).__name__
             else:

@@ -70,7 +70,8 @@ def visit(loads: Sequence[Load], contender: Contender, launch: Launch, plan: Pla
 def under_load(server: Running, body: Path, connections: int, seconds: int) -> load.Sample:
     """One run of wrk, with what it cost the server's processes."""
     before = server.cpu_s()
-    sample = load.drive(server.launch.url, body, connections, seconds, server.launch.content_type)
+    launch = server.launch
+    sample = load.drive(launch.url, body, connections, seconds, launch.content_type, field=launch.field)
     cpu_s = server.cpu_s() - before
     if not sample.requests:
         raise ServerFailedError(f"no answer within {seconds} s at {connections} connections")

@@ -1,8 +1,9 @@
 """Flask with `model.predict`, the way most tutorials show it, on Flask's own threaded server.
 
-`python app.py MODEL.keras PORT`; POST /predict
+`python app.py MODEL.keras PORT`; POST /predict, or /npy with an array as NumPy writes it to files
 """
 
+import io
 import sys
 
 import keras
@@ -17,6 +18,13 @@ model = keras.saving.load_model(sys.argv[1], compile=False)
 def predict() -> Response:
     instances = np.array(request.get_json()["instances"], dtype=np.float32)
     return jsonify(predictions=model.predict(instances, verbose=0).tolist())
+
+
+@app.route("/npy", methods=["POST"])
+def predict_npy() -> Response:
+    file = io.BytesIO()
+    np.save(file, model.predict(np.load(io.BytesIO(request.get_data())), verbose=0))
+    return Response(file.getvalue(), mimetype="application/x-npy")
 
 
 if __name__ == "__main__":

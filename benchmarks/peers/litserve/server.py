@@ -1,4 +1,5 @@
-"""LitServe with batching, two workers, and the queue that it advises above 100 requests per second.
+"""LitServe with batching, two workers, and the queue that it advises above 100 requests per second. A batch waits for others for
+10 ms, unless BATCH_WAIT_MS says otherwise.
 
 `MODEL_PATH=DIR python server.py PORT`; POST /predict
 """
@@ -10,6 +11,8 @@ from typing import Any
 import litserve as ls
 import numpy as np
 import tensorflow as tf
+
+WAIT_S = float(os.environ.get("BATCH_WAIT_MS", "10")) / 1000
 
 
 class Inference(ls.LitAPI):
@@ -35,6 +38,6 @@ class Inference(ls.LitAPI):
 
 
 if __name__ == "__main__":
-    api = Inference(max_batch_size=32, batch_timeout=0.01)
+    api = Inference(max_batch_size=32, batch_timeout=WAIT_S)
     server = ls.LitServer(api, accelerator="cpu", devices=1, workers_per_device=2, fast_queue=True)
     server.run(host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", generate_client_file=False)

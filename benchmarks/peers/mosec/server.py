@@ -1,4 +1,5 @@
-"""mosec with dynamic batching: two workers, at most 32 requests or 10 ms (its default wait, and its README's).
+"""mosec with dynamic batching: two workers, at most 32 requests or, unless BATCH_WAIT_MS says otherwise, 10 ms (its default wait,
+and its README's).
 
 `MODEL_PATH=DIR python server.py --address 127.0.0.1 --port PORT`; POST /inference
 """
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from mosec import Server, Worker
+
+WAIT_MS = int(os.environ.get("BATCH_WAIT_MS", "10"))
 
 
 class Inference(Worker):
@@ -26,5 +29,5 @@ class Inference(Worker):
 
 if __name__ == "__main__":
     server = Server()
-    server.append_worker(Inference, num=2, max_batch_size=32, max_wait_time=10)
+    server.append_worker(Inference, num=2, max_batch_size=32, max_wait_time=WAIT_MS)
     server.run()
