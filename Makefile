@@ -8,7 +8,7 @@ TFS_STUBS := tensorflow-serving-api
 PORT ?= 8080
 STAMP := $(VENV)/.installed
 
-.PHONY: serve test lint types imports wheel check bench bench-optimize bench-tune bench-smoke docs protos clean
+.PHONY: serve test lint types imports wheel check bench bench-optimize bench-tune bench-peers bench-smoke docs protos clean
 
 serve: $(STAMP)  ## Train a small network on handwritten digits and serve it
 	$(BIN)/python examples/digits/train.py .cache/digits
@@ -47,6 +47,10 @@ bench-optimize: $(STAMP)  ## Optimize and serve a zoo of models against TensorFl
 
 bench-tune: $(STAMP)  ## Tune three models, measure every setting beside it, rewrite docs/performance.md (takes an hour)
 	$(BIN)/python -m benchmarks.tuning
+	$(BIN)/python -m benchmarks.report benchmarks/results/latest.json
+
+bench-peers: $(STAMP)  ## Measure against every peer in each format, rewrite docs/performance.md (needs wrk and h2load)
+	$(BIN)/python -m benchmarks.side_by_side
 	$(BIN)/python -m benchmarks.report benchmarks/results/latest.json
 
 bench-smoke: $(STAMP)

@@ -1,8 +1,9 @@
 """`python -m benchmarks.report RESULTS.json`: the figures of a run as docs/performance.md and docs/performance.svg.
 
 Computes nothing that is not in the JSON file but medians and ratios. The profiles that `python -m benchmarks.profile` made,
-benchmarks/profile.md and benchmarks/profile_grpc.md, are put into their marked place as they are; the sections on optimized
-models and tuned settings come from the results of `python -m benchmarks.optimize` and `python -m benchmarks.tuning`.
+benchmarks/profile.md and benchmarks/profile_grpc.md, are put into their marked place as they are. The sections on optimized
+models and tuned settings come from the results of `python -m benchmarks.optimize` and `python -m benchmarks.tuning`, that on all
+peers, with docs/peers.svg, from those of `python -m benchmarks.side_by_side`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,16 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import load, models, optimize_report, optimize_results, tuning_report, tuning_results, works
+from benchmarks import (
+    load,
+    models,
+    optimize_report,
+    optimize_results,
+    side_by_side_report,
+    tuning_report,
+    tuning_results,
+    works,
+)
 from benchmarks.chart import Bar, Panel, svg
 from benchmarks.environments import requirements
 from benchmarks.machine import ROOT
@@ -26,13 +36,15 @@ ROOFLINE = Path(__file__).with_name("roofline.md")
 OPTIMIZED = Path(__file__).with_name("results") / "optimize.json"
 #: What `python -m benchmarks.tuning` measured.
 TUNED = Path(__file__).with_name("results") / "tuning.json"
+#: What `python -m benchmarks.side_by_side` measured.
+PEERS = Path(__file__).with_name("results") / "peers.json"
 CONTENDERS = (PENSTOCK, *PEER_CONTENDERS, *GRPC_CONTENDERS)
 OUR_PARTS = ("penstock", "tensorflow", "tensorflow-cpu", "numpy", "uvloop", "httptools", "pysimdjson", "orjson")
 NONE = "–"
 
 
 def page(results: Results, profile: str | None, more: Sequence[str] = ()) -> str:
-    """The whole of performance.md; `more` are the blocks of its sections on optimized models and tuned settings."""
+    """The whole of performance.md; `more` are the blocks of its sections on peers, optimized models and tuned settings."""
     figures = list(figure_blocks(results))
     blocks = [
         "<!-- Made by `python -m benchmarks.report`: do not edit. -->",
@@ -296,16 +308,21 @@ def main() -> None:
     parser.add_argument("results", type=Path, metavar="RESULTS.json")
     parser.add_argument("--optimize", type=Path, default=OPTIMIZED, metavar="FILE", help="where there is one: %(default)s")
     parser.add_argument("--tuning", type=Path, default=TUNED, metavar="FILE", help="where there is one: %(default)s")
+    parser.add_argument("--peers", type=Path, default=PEERS, metavar="FILE", help="where there is one: %(default)s")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", metavar="DIR", help="where to write (default: docs)")
     options = parser.parse_args()
     results = read(options.results)
     profile = "\n\n".join(file.read_text().strip() for file in PROFILES if file.exists()) or None
+    peers = read(options.peers) if options.peers.exists() else None
     bounds = ROOFLINE.read_text() if ROOFLINE.exists() else ""
-    more = optimize_report.section(optimize_results.read(options.optimize), bounds) if options.optimize.exists() else []
+    more = side_by_side_report.section(peers) if peers else []
+    more += optimize_report.section(optimize_results.read(options.optimize), bounds) if options.optimize.exists() else []
     more += tuning_report.section(tuning_results.read(options.tuning)) if options.tuning.exists() else []
     options.docs.mkdir(parents=True, exist_ok=True)
     (options.docs / "performance.md").write_text(page(results, profile, more))
     (options.docs / "performance.svg").write_text(chart(results))
+    if peers:
+        (options.docs / "peers.svg").write_text(side_by_side_report.chart(peers))
     print(options.docs / "performance.md")
 
 
