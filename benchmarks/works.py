@@ -188,7 +188,7 @@ RATIOS: dict[str, dict[str, tuple[str, str]]] = {
 }
 NAMES = (*(load.name for load in (*LOADS, *GRPC_LOADS)), *OTHERS)
 # What CI can afford: one work of each kind.
-SMOKE = ("perceptron-16", "half_plus_two-64", "multitask-8", "grpc-predict", *OTHERS)
+SMOKE = ("perceptron-16", "multitask-8", "grpc-predict", "start", "tensor", "memory", "cold", "instances", "load-generator")
 # What needs h2load as well as wrk.
 OF_GRPC = ("grpc-predict", "grpc-latency", "image", "grpc-large", "grpc-neighbours")
 
