@@ -63,7 +63,7 @@ def _peer(
 PENSTOCK = _peer(
     "penstock",
     "Penstock",
-    "`penstock serve DIR`, no options",
+    "`penstock serve DIR`, no options; for MobileNetV2 `--instances 2 --intra-op 1`",
     ("json", "oip_json", "npy", "oip_binary", "oip_grpc", "page"),
     {},
     {},
@@ -142,9 +142,10 @@ def unable(server: Server, python: Path) -> str | None:
 def launch_ours(command: Sequence[str], directory: Path, question: Question) -> Launch:
     """`penstock serve`, and the path of its API for the format."""
     launch = launch_penstock(command, directory, question.model)
+    options = ["--instances", "2", "--intra-op", "1"] if question.model == "mobilenet" else []
     paths = {"npy": "/invocations", "oip_json": _infer(question), "oip_binary": _infer(question)}
     path = paths.get(question.format, launch.path)
-    return _asked(replace(launch, path=path), question)
+    return _asked(replace(launch, argv=[*launch.argv, *options], path=path), question)
 
 
 def launch(peer: Peer, python: Path, directory: Path, question: Question) -> Launch:
