@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from benchmarks.chart import Bar, Panel, svg
 from benchmarks.environments import requirements
 from benchmarks.results import Results, Summary
-from benchmarks.side_by_side_results import TABLES, TITLES, Row, Table, absent, rows
+from benchmarks.side_by_side_results import TABLES, TITLES, Row, Table, absent, rows, unmeasured
 from benchmarks.side_by_side_servers import PENSTOCK, SERVERS, Peer
 
 NONE = "–"
@@ -19,14 +19,16 @@ _HEAD = ("server", "body", "requests/s", "p50, ms", "p99, ms", "CPU, µs", "spre
 
 def section(results: Results) -> list[str]:
     """Blocks of Markdown, from the heading on."""
-    return [
+    blocks = [
         "## All peers",
         _introduction(results),
+        _incomplete(results),
         "![Throughput of each server in each format](peers.svg)",
         _table(("server", "configuration", "versions"), _servers(results)),
         *_comparisons(results),
         "```sh\nmake bench-peers\npython -m benchmarks.side_by_side --only mosec,mlserver --rounds 5\n```",
     ]
+    return [block for block in blocks if block]
 
 
 def chart(results: Results) -> str:
@@ -53,6 +55,14 @@ def _introduction(results: Results) -> str:
         "server's processes, per request; the load generator has the same cores. Spread: from the slowest to the quickest "
         "round, as a share of the median. Each server is set up for two cores; the programs are in `benchmarks/peers/`."
     )
+
+
+def _incomplete(results: Results) -> str:
+    """What a reader must not take the tables for."""
+    told = [f"**Not measured in this run: {title}.**" for title in unmeasured(results)]
+    if results.settings["rounds"] < 2:
+        told.append("**One round: the spread is not known.**")
+    return " ".join(told)
 
 
 def _servers(results: Results) -> list[list[str]]:

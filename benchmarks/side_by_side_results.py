@@ -106,5 +106,13 @@ def absent(results: Results, table: Table) -> Iterator[tuple[Peer, str]]:
     there = {row.peer.name for row in rows(results, table)}
     for peer in SERVERS:
         reason = results.missing.get(peer.name) or peer.silent.get(table.kind)
+        if not reason and any(each.format.name in peer.speaks for each in table.works):
+            reason = "not reached in this run"
         if peer.name not in there and reason:
             yield peer, reason
+
+
+def unmeasured(results: Results) -> list[str]:
+    """The titles of the models of which the run has nothing."""
+    there = {work.model for work in WORKS if results.samples.get(work.name)}
+    return [title for model, title in TITLES.items() if model not in there]
