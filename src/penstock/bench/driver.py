@@ -137,7 +137,8 @@ class Driver(Events):
 
     def answered(self, connection: Connection, ticket: Ticket, kind: str, example: bytes, is_last: bool) -> None:
         if kind:
-            self._record.failed(ticket.due_ns, connection.received_ns, ticket.which, kind, example.decode(errors="replace"))
+            # Nothing may have been received: a call that could not even begin.
+            self._record.failed(ticket.due_ns, time.perf_counter_ns(), ticket.which, kind, example.decode(errors="replace"))
         else:
             self._record.answered(ticket.due_ns, connection.received_ns, ticket.which)
         if connection not in self._connections:

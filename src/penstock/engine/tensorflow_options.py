@@ -5,9 +5,9 @@ Of a field that occurs twice the last value counts, so that laying options over 
 
 from __future__ import annotations
 
-import os
 import struct
 
+from penstock.config import available_cores
 from penstock.engine.base import EngineOptions
 
 #: RunOptions.inter_op_thread_pool: no pool.
@@ -51,7 +51,7 @@ def default_intra_op() -> int:
     Measured on two cores, with one thread and with two: 6.6 and 6.8 µs for half_plus_two, 19.3 and 19.8 for a perceptron
     of 100-256-256-10, 6.6 and 8.6 ms for MobileNetV2; only from batches of 32 images on were two quicker.
     """
-    return max(1, len(os.sched_getaffinity(0)) - 1)
+    return max(1, available_cores() - 1)
 
 
 def run_options(pool: int, timeout_ms: int = 0) -> bytes:

@@ -110,6 +110,8 @@ class Measuring:
     def offered(self, setting: Setting, knee_rate: float, told: Callable[[str], None]) -> list[Offered]:
         """Requests that come by themselves, at parts of what the closed loop reached, until they come too quickly."""
         found: list[Offered] = []
+        if not knee_rate:  # not even one request at a time holds the goal
+            return found
         try:
             with serving(self.arguments(setting)) as server:
                 served = self._served(server.url, server.pid)
