@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from penstock.tune.setting import Setting, Subject, axes, grid
@@ -54,6 +58,16 @@ def test_nothing_is_asked_for_twice_nor_what_is_ruled_out() -> None:
 
 def test_the_same_answers_give_the_same_questions() -> None:
     assert searched(15) == searched(15)
+
+
+def test_the_questions_are_the_same_in_every_process() -> None:
+    """Whatever order its sets have."""
+    program = "from tests.tune.test_search import searched; print(searched(8))"
+    asked = [
+        subprocess.check_output([sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed}, text=True)
+        for seed in ("1", "2")
+    ]
+    assert asked[0] == asked[1]
 
 
 def test_every_engine_is_tried_at_once() -> None:

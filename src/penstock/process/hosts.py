@@ -232,10 +232,17 @@ class Hosts:
         """Measures some of the hosts, all of them in turn."""
         hosts = [host for host in self._hosts.values() if host.is_loaded]
         for place in range(min(_LOOKS_AT_ONCE, len(hosts))):
-            host = hosts[(self._next_look + place) % len(hosts)]
-            host.own_bytes = max(0, anonymous_bytes(host.pid) - host.shared_bytes)
-            self._report_memory(host.version)
+            self._look_at(hosts[(self._next_look + place) % len(hosts)])
         self._next_look += _LOOKS_AT_ONCE
+
+    def look_again(self, title: str) -> None:
+        """Measures the hosts of one version."""
+        for host in [host for host in self._hosts.values() if host.version.title == title and host.is_loaded]:
+            self._look_at(host)
+
+    def _look_at(self, host: HostProcess) -> None:
+        host.own_bytes = max(0, anonymous_bytes(host.pid) - host.shared_bytes)
+        self._report_memory(host.version)
 
     def _report_memory(self, version: Version) -> None:
         self._reports.version_measured(version, sum(host.own_bytes for host in self._hosts_of(version)))

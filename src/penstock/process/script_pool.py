@@ -223,9 +223,9 @@ class ScriptPool:
             answered.body, answered.content_type = answer.body, answer.content_type
             self._memory_errors = 0
         except PenstockError as error:
-            answered.error = error
             if isinstance(error.__cause__, MemoryError):
                 self._memory_errors += 1
+            answered.error = _bare(error)
         except BaseException:
             log.exception("request %s failed inside", invoke.request_id)
             answered.error = Internal("Internal error; the server's log has the rest.")
@@ -269,6 +269,12 @@ class ScriptPool:
 
 def _taken(queue: deque[InnerRun] | deque[Answered]) -> list:  # type: ignore[type-arg]
     return [queue.popleft() for _ in range(len(queue))]
+
+
+def _bare(error: PenstockError) -> PenstockError:
+    """An error without its frames, which hold all that the handler had, be it a gigabyte, until a cycle is collected."""
+    error.__cause__ = error.__context__ = error.__traceback__ = None
+    return error
 
 
 def _invocation(invoke: Invoke, body: bytes, deadline: float) -> Invocation:

@@ -193,7 +193,9 @@ class Supervisor:
         self._hosts.look_at_memory()
         grown = self._budget.to_restart()
         if grown is not None:
-            self._hosts.restart(grown)
+            self._hosts.look_again(grown)  # its last look may be a while ago, and it may have given back what it had
+            if self._budget.to_restart() == grown:
+                self._hosts.restart(grown)
         self._loop.after(_LOOK_S, self._look_at_memory)
 
     def _stop_starting(self, reason: str) -> None:

@@ -47,8 +47,9 @@ class Search:
         self._measured: dict[Setting, float] = {}
         self._trials: dict[Setting, optuna.Trial] = {}
         best = max(predicted.values(), default=0.0)
-        self.worth = {setting for setting, value in predicted.items() if value and value >= _WORTH * best}
-        self._first = self._spread(sorted(self.worth, key=lambda setting: _rank(predicted[setting], setting, defaults)))
+        worth = [setting for setting, value in predicted.items() if value and value >= _WORTH * best]
+        self.worth = frozenset(worth)
+        self._first = self._spread(sorted(worth, key=lambda setting: _rank(predicted[setting], setting, defaults)))
 
     @property
     def measured(self) -> Mapping[Setting, float]:
@@ -64,7 +65,7 @@ class Search:
             setting = self._first.pop(0)
             if setting not in self._measured:
                 return setting
-        if not self.worth - set(self._measured):
+        if self.worth <= self._measured.keys():
             return None
         for _ in range(_MAX_ASKED):
             trial = self._study.ask()
@@ -76,7 +77,8 @@ class Search:
             else:
                 self._trials[setting] = trial
                 return setting
-        return max(self.worth - set(self._measured), key=lambda setting: self._predicted[setting])
+        left = [setting for setting in self._predicted if setting in self.worth and setting not in self._measured]
+        return max(left, key=lambda setting: self._predicted[setting])
 
     def tell(self, setting: Setting, value: float) -> None:
         """What a setting came to; 0 for one that failed."""
