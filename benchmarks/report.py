@@ -220,14 +220,17 @@ def tensor_rows(results: Results) -> list[list[str]]:
     """The parts, and what is left when the known ones are taken off."""
     names = {
         "served": "`application/x-npy` to `/invocations` and back, through a kept connection of a plain socket",
+        "hosted": "of that, from the gateway to the host and back",
         "engine": "the same array through `penstock.load(path)(x=…)` in one process",
         "echo": "as many bytes through a plain loopback socket to another process and back",
     }
     medians = {part: statistics.median(figures) for part, figures in results.tensor_ms.items()}
     rows = [[names[part], f"{value:.3f}"] for part, value in medians.items()]
-    over = works.tensor_overhead_ms(results)
+    hosted, over = (works.tensor_overhead_ms(results, part) for part in ("hosted", "served"))
+    if hosted is not None:
+        rows.append(["to the host and back, over the engine call alone", f"{hosted:.3f}"])
     if over is not None:
-        rows.append(["served over the engine call alone", f"{over:.3f}"])
+        rows.append(["from the client and back, over the engine call alone", f"{over:.3f}"])
     if over is not None and "echo" in medians:
         rows.append(["of that, beyond moving the bytes", f"{over - medians['echo']:.3f}"])
     return rows

@@ -1,7 +1,8 @@
-"""A 600 KB tensor to a host and back, and the parts of that: the engine call alone, and the bare bytes over loopback.
+"""A 600 KB tensor to a host and back, the same from a client, and the parts of that.
 
-served: application/x-npy to /invocations and back on one kept connection of a plain socket. engine: the same array through
-`penstock.load` in a process of its own. echo: as many bytes through such a socket to another process and back.
+served: application/x-npy to /invocations and back on one kept connection of a plain socket. hosted: of these calls, from the
+decoded tensor in the gateway until its answer is there again, by the answers' own Server-Timing (queue and infer). engine: the
+same array through `penstock.load` in a process of its own. echo: as many bytes through such a socket to another process and back.
 Each is the median of one round's calls.
 """
 
@@ -38,8 +39,10 @@ def measure(server_command: list[str], calls: int, plan: Plan, results: Results)
     """Adds one figure of each part per round."""
     for number in range(plan.rounds):
         try:
+            served, hosted = served_ms(server_command, plan.directory, calls)
             parts = {
-                "served": served_ms(server_command, plan.directory, calls),
+                "served": served,
+                "hosted": hosted,
                 "engine": engine_ms(plan.directory, calls),
                 "echo": echo_ms(calls),
             }
@@ -67,10 +70,10 @@ def median_ms(call: Callable[[], object], calls: int) -> float:
     return statistics.median(taken) * 1e3
 
 
-def served_ms(server_command: list[str], directory: Path, calls: int) -> float:
-    """The whole way, the answer read but not parsed; the first answer is compared with what was sent."""
+def served_ms(server_command: list[str], directory: Path, calls: int) -> tuple[float, float]:
+    """The whole way, the answer read but not parsed, and the way to the host and back; the first answer is compared."""
     port = free_port()
-    argv = [*server_command, "serve", str(directory / MODEL), "--port", str(port)]
+    argv = [*server_command, "serve", str(directory / MODEL), "--server-timing", "--port", str(port)]
     array = tensor()
     file = io.BytesIO()
     np.save(file, array)
@@ -80,16 +83,20 @@ def served_ms(server_command: list[str], directory: Path, calls: int) -> float:
     with running(Launch(argv, port, "/ping")) as server:
         server.wait_until_ready()
         with connect(port) as link:
+            hosted: list[float] = []
 
             def call() -> memoryview:
                 link.sendall(head)
                 link.sendall(body)
-                return read_answer(link, buffer)
+                answer = read_answer(link, buffer)
+                hosted.append(hosted_ms(buffer))
+                return answer
 
             try:
                 if not np.array_equal(np.load(io.BytesIO(bytes(call()))), array):
                     raise ServerFailedError("/invocations answered another tensor than was sent")
-                return median_ms(call, calls)
+                whole = median_ms(call, calls)
+                return whole, statistics.median(hosted[-calls:])
             except (OSError, ValueError) as error:
                 raise ServerFailedError(f"/invocations: {error}") from error
 
@@ -112,6 +119,15 @@ def read_answer(link: socket.socket, buffer: bytearray) -> memoryview:
     end += 4
     size = int(length[1])
     return view[end : end + size] if fill(link, view[at : end + size]) else _closed()
+
+
+def hosted_ms(answer: bytearray) -> float:
+    """What the head of an answer says of the way to the host and back."""
+    stages = dict(re.findall(rb"(queue|infer);dur=([0-9.]+)", answer[: answer.find(b"\r\n\r\n")]))
+    try:
+        return float(stages[b"queue"]) + float(stages[b"infer"])
+    except KeyError:
+        raise ServerFailedError("/invocations: an answer without its Server-Timing") from None
 
 
 def _closed() -> NoReturn:

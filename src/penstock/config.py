@@ -62,7 +62,7 @@ class ServeOptions:
     instances: int = option(
         0,
         "Processes that run each version, of which the least busy gets a request; 0 is what its plan says, else one, or several "
-        "where rows take milliseconds and cores are free.",
+        "where rows take milliseconds, or a script keeps its process busy, and cores are free.",
         least=0,
         most=1024,
     )

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import requests
 
 from penstock.config import available_cores
 from tests.servers import Server, wait_until
+
+#: A script is looked at three times, half a second apart.
+_LONGER_THAN_IT_TAKES_S = 3.0
 
 pytestmark = [
     pytest.mark.xdist_group("spreading"),
@@ -35,3 +44,66 @@ def test_quick_models_and_those_beside_others_stay_one_process(models: Path) -> 
     with Server(*many, f"--model=heavy={models / 'heavy'}") as server:
         assert server.predict("heavy", {"instances": [1.0]}) == {"predictions": [1.0]}
         assert len(server.processes("host ")) == len(many) + 1
+
+
+_SCRIPT = """
+import os, time
+
+def handler(data, context):
+    end = time.process_time() + 0.005
+    while time.process_time() < end:
+        pass
+    return str(os.getpid()).encode(), "text/plain"
+"""
+
+
+@pytest.fixture
+def scripted(models: Path, tmp_path: Path) -> Path:
+    """A model with a script that computes for some milliseconds, and answers with its process's number."""
+    shutil.copytree(models / "half_plus_two", tmp_path / "scripted")
+    (tmp_path / "scripted" / "code").mkdir()
+    (tmp_path / "scripted" / "code" / "inference.py").write_text(_SCRIPT)
+    return tmp_path / "scripted"
+
+
+@contextmanager
+def asking(server: Server, clients: int) -> Iterator[set[str]]:
+    """So many clients, each with one request at a time, until the end. The answers, all of them 200."""
+    answers: set[str] = set()
+    failures: list[str] = []
+    is_over = threading.Event()
+
+    def ask() -> None:
+        with requests.Session() as session:
+            while not is_over.is_set():
+                response = session.post(f"{server.url}/invocations", data=b"", timeout=30)
+                (answers.add if response.status_code == 200 else failures.append)(response.text)
+
+    threads = [threading.Thread(target=ask) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield answers
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
+    assert not failures
+
+
+def test_a_script_that_is_waited_for_gets_more_processes(scripted: Path) -> None:
+    with Server(scripted) as server, asking(server, clients=4) as answers:
+        wait_until(lambda: len(answers) > 1, "answers of more processes than one")
+        assert server.log.count("keeps its process busy") == 1
+
+
+def test_a_script_stays_one_process_where_that_was_said(scripted: Path) -> None:
+    with Server(scripted, "--instances", "1") as server, asking(server, clients=4) as answers:
+        time.sleep(_LONGER_THAN_IT_TAKES_S)
+        assert len(answers) == 1
+
+
+def test_a_script_that_nobody_waits_for_stays_one_process(scripted: Path) -> None:
+    with Server(scripted) as server, asking(server, clients=1) as answers:
+        time.sleep(_LONGER_THAN_IT_TAKES_S)
+        assert len(answers) == 1

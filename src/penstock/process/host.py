@@ -2,7 +2,8 @@
 
 Guarantees: every request that arrives gets one answer, unless the process ends; it ends by itself when the supervisor is gone,
 even in the middle of an engine call. A script runs in threads beside the loop (`script_pool.py`), so that what it asks of its
-own model, and what others ask, is run meanwhile, in the same batches. Assumes that it was forked from the zygote, with the
+own model, and what others ask, is run meanwhile, in the same batches. Such a thread does the loop's work itself where nobody is
+at it: whoever works holds `_work`, the loop always unless it waits. Assumes that it was forked from the zygote, with the
 engine's libraries loaded.
 """
 
@@ -10,8 +11,10 @@ from __future__ import annotations
 
 import selectors
 import socket
+import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -29,6 +32,7 @@ from penstock.process.messages import (
     Invoked,
     Part,
     Run,
+    ScriptBusy,
     ToGateway,
     WireTensor,
     decode_from_supervisor,
@@ -94,10 +98,13 @@ class Host:
         times: Mapping[int, float],
         target_s: float,
         quick: Quick | None = None,
+        *,
+        is_timed: bool = False,
     ) -> None:
         """`times` are seconds that runs of so many rows took when they were measured.
 
-        `target_s` is within what requests are to be answered; 0: as soon as they are.
+        `target_s` is within what requests are to be answered; 0: as soon as they are. `is_timed`: the supervisor wants to know
+        when the script is too much for one process.
         """
         self._model = model
         self._batcher = Batcher(model, policy)
@@ -108,6 +115,7 @@ class Host:
         target = LatencyTarget(target_s, policy.max_rows) if target_s else None
         self._caps = [one for one in (self._table, target) if one is not None]
         self._set_cap()
+        self._is_timed = is_timed
         self._quick = quick
         self._quick_batcher = Batcher(quick.model, policy) if quick else None
         self._switch = VariantSwitch(self._table or LatencyTable(policy.max_rows, times)) if quick else None
@@ -116,11 +124,46 @@ class Host:
         self._selector.register(control, selectors.EVENT_READ, None)
         self._queue: list[_Queued] = []
         self._scripts = scripts
+        self._work = threading.Lock()
         if scripts is not None:
             self._selector.register(scripts.wake, selectors.EVENT_READ, scripts)
+            scripts.attach(self)
 
     def serve(self) -> None:
         """Runs until the supervisor closes the control socket."""
+        with self._work:
+            self._serve()
+
+    def run_here(self, inner: InnerRun) -> bool:
+        """For a script's thread: runs its arrays at once, unless someone is at work or others wait, whose batch they join."""
+        scripts = self._scripts
+        if scripts is None or not self._work.acquire(blocking=False):
+            return False
+        try:
+            if self._queue or scripts.has_runs:
+                return False
+            self._run([self._queued(inner)])
+            return True
+        finally:
+            self._work.release()
+
+    def answer_here(self, answered: Answered) -> bool:
+        """For a script's thread: sends an answer at once, unless someone is at work."""
+        if not self._work.acquire(blocking=False):
+            return False
+        try:
+            self._answer_script(answered)
+            return True
+        finally:
+            self._work.release()
+
+    def script_is_busy(self) -> None:
+        """For a script's thread: tells the supervisor, where it wants to know."""
+        if self._is_timed:
+            with suppress(ChannelClosed):  # then the loop ends the process
+                self._control.send(encode(ScriptBusy()))
+
+    def _serve(self) -> None:
         wait_ns = -1
         while True:
             if not self._receive(None if wait_ns < 0 else wait_ns / 1e9):
@@ -136,7 +179,7 @@ class Host:
 
     def _receive(self, timeout_s: float | None) -> bool:
         """Takes in all that has arrived, after waiting for it; False when the supervisor is gone."""
-        for key, events in self._selector.select(timeout_s):
+        for key, events in self._await(timeout_s):
             if key.data is None:
                 try:
                     self._connect()
@@ -156,6 +199,16 @@ class Host:
             except (ChannelClosed, msgspec.MsgspecError):
                 self._disconnect(gateway)
         return True
+
+    def _await(self, timeout_s: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+        """What has arrived; a script's threads may do the work meanwhile."""
+        if self._scripts is None or timeout_s == 0:
+            return self._selector.select(timeout_s)
+        self._work.release()
+        try:
+            return self._selector.select(timeout_s)
+        finally:
+            self._work.acquire()
 
     def _connect(self) -> None:
         """A gateway has come, or come back."""
@@ -177,17 +230,21 @@ class Host:
     def _hear_scripts(self) -> None:
         """Takes in what the script's threads want run, and sends what they have answered."""
         assert self._scripts is not None
-        now_ns = time.monotonic_ns()
-        for inner in self._scripts.take_runs():
-            rows = [common_rows(inner.inputs) if inner.signature.name in self._batches else WHOLE]
-            work = Work(inner.signature, None, list(inner.inputs), rows)
-            waiting = Waiting(self._key(inner.signature.name, None, work), max(1, work.total), now_ns)
-            self._queue.append(_Queued(work, waiting, inner.deadline_ns, inner=inner))
+        self._queue += [self._queued(inner) for inner in self._scripts.take_runs()]
         for answered in self._scripts.take_answers():
-            gateway = answered.origin
-            assert isinstance(gateway, _Gateway)
-            if gateway.frames.fileno() >= 0:
-                self._send(gateway, ToGateway([], answered.blocks, [self._invoked(gateway, answered)]))
+            self._answer_script(answered)
+
+    def _queued(self, inner: InnerRun) -> _Queued:
+        rows = [common_rows(inner.inputs) if inner.signature.name in self._batches else WHOLE]
+        work = Work(inner.signature, None, list(inner.inputs), rows)
+        waiting = Waiting(self._key(inner.signature.name, None, work), max(1, work.total), time.monotonic_ns())
+        return _Queued(work, waiting, inner.deadline_ns, inner=inner)
+
+    def _answer_script(self, answered: Answered) -> None:
+        gateway = answered.origin
+        assert isinstance(gateway, _Gateway)
+        if gateway.frames.fileno() >= 0:
+            self._send(gateway, ToGateway([], answered.blocks, [self._invoked(gateway, answered)]))
 
     @staticmethod
     def _invoked(gateway: _Gateway, answered: Answered) -> Invoked:

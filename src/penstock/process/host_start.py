@@ -81,9 +81,10 @@ def _load(engine: Engine, spec: HostSpec, frames: FrameSocket, folder: ScriptFol
     if script is not None and folder is not None and guard is not None:
         reload = reloading(spec, folder) if spec.script.reloads else None
         scripts = ScriptPool(script, model, guard, threads=spec.script.threads, reload=reload)
-    host = Host(model, policy, batches, frames, scripts, spec.times, spec.batching.target_ms / 1e3, quick)
+    is_timed = spec.is_timed and not is_stateful
+    host = Host(model, policy, batches, frames, scripts, spec.times, spec.batching.target_ms / 1e3, quick, is_timed=is_timed)
     signatures = [signature_message(signature) for signature in model.signatures.values()]
-    row_s = row_seconds(model) if spec.is_timed and not is_stateful else 0.0
+    row_s = row_seconds(model) if is_timed else 0.0
     frames.send(encode(Loaded(signatures, batches, time.monotonic() - started, is_stateful, script is not None, row_s)))
     return host
 

@@ -28,9 +28,9 @@ from penstock.observe.log import get_logger
 from penstock.process.channel import FrameSocket, frame_pair
 from penstock.process.control_loop import ControlLoop
 from penstock.process.host_specs import HostSpecs
-from penstock.process.messages import Loaded, LoadFailed, signature_of
+from penstock.process.messages import Loaded, LoadFailed, ScriptBusy, signature_of
 from penstock.process.restart import MAX_FAILED_STARTS, restart_delay
-from penstock.process.spreading import spread
+from penstock.process.spreading import spread, spread_script
 from penstock.process.supervised import HostProcess
 from penstock.process.unpackings import ArchiveReports, Unpackings
 from penstock.process.zygote_process import Lifeline, ZygoteProcess, ending
@@ -310,14 +310,15 @@ class Hosts:
             self._look_at_renewal(version)
             if message.row_s:
                 self._spread(host, message.row_s)
+        elif isinstance(message, ScriptBusy):
+            self._spread_script(host)
         elif isinstance(message, LoadFailed):
             self._fail(version, message.error.error())
 
     def _spread(self, host: HostProcess, row_s: float) -> None:
         """More hosts for a version whose rows take long, where there are cores and memory that nobody uses."""
         version = host.version
-        others = sum(one.version.model != version.model for one in self._hosts.values())
-        decided = spread(row_s, available_cores() - others)
+        decided = spread(row_s, self._cores_for(version.model))
         if decided is None or not self._reports.has_room(version, host.own_bytes * (decided.instances - 1)):
             return
         version.instances, version.threads = decided
@@ -326,6 +327,20 @@ class Hosts:
             self._fill(version)
         else:
             self.renew(version, lambda error: self._spread_failed(version, error))
+
+    def _spread_script(self, host: HostProcess) -> None:
+        """More hosts for a version whose script keeps one busy, likewise."""
+        version = host.version
+        count = spread_script(self._cores_for(version.model))
+        if count <= max(1, version.instances) or not self._reports.has_room(version, host.own_bytes * (count - 1)):
+            return
+        version.instances = count
+        log.info("the script of %s keeps its process busy: %d processes", version.title, count)
+        self._fill(version)
+
+    def _cores_for(self, model: str) -> int:
+        """Those that the processes of no other model need."""
+        return available_cores() - sum(one.version.model != model for one in self._hosts.values())
 
     @staticmethod
     def _spread_failed(version: Version, error: PenstockError | None) -> None:

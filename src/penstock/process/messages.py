@@ -229,7 +229,7 @@ class HostSpec(msgspec.Struct, array_like=True, tag="spawn"):
     `times` are seconds that runs of so many rows took when the plan was made.
     `path` is the version's folder, `folder` the one that `engine` loads: a variant's, where the version has a plan.
     `memory_bytes` bounds what it may allocate (0: nothing does), `core` is the one it is pinned to (None: none). `is_timed`: it
-    is to say what a row takes.
+    is to say what a row takes, and when its script is too much for one process.
     """
 
     host: int
@@ -305,6 +305,10 @@ class Loaded(msgspec.Struct, array_like=True, tag="loaded"):
     is_stateful: bool
     has_script: bool
     row_s: float = 0.0
+
+
+class ScriptBusy(msgspec.Struct, array_like=True, tag="busy"):
+    """Host to supervisor: its script's Python is what requests wait for, and nobody has said how many processes run it."""
 
 
 class LoadFailed(msgspec.Struct, array_like=True, tag="failed"):
@@ -494,6 +498,7 @@ ToSupervisor = (
     | Forked
     | ZygoteReady
     | Loaded
+    | ScriptBusy
     | LoadFailed
     | Unpacked
     | GatewayReady

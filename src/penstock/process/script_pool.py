@@ -1,8 +1,9 @@
 """A model's script in its host: threads that run it, and what they want of the loop that runs the engine.
 
-The loop and the threads meet in two queues and a socket that wakes the loop. Guarantees: as many requests as threads are worked
-on, the others wait in order; each gets one answer; what handlers want run joins the batches of everyone else. A handler that
-goes on past its request's time for much too long cannot be stopped, and ends the process.
+A thread does the loop's work itself while nobody else does any: to hand it over costs more than a small model takes. Else they
+meet in two queues and a socket that wakes the loop. Guarantees: as many requests as threads are worked on, the others wait in
+order; each gets one answer; what handlers want run joins the batches of everyone else. A handler that goes on past its request's
+time for much too long cannot be stopped, and ends the process.
 """
 
 from __future__ import annotations
@@ -15,12 +16,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Protocol
 
 from penstock.codec.convert import convert
 from penstock.codec.tfs_examples import decode_examples, encode_classification, encode_regression
@@ -40,6 +40,9 @@ from penstock.tensors import Array, Signature
 #: How long a handler may go on after its request's time is over.
 _PATIENCE_S = 5.0
 _LOOK_S = 0.5
+#: A script is what requests wait for when at so many looks in a row the process used so much of a core, answered a few, and had
+#: more than one to work on.
+_BUSY_LOOKS, _BUSY_SHARE, _BUSY_ANSWERS = 3, 0.7, 2
 #: After so many in a row the script keeps what it allocates: only a new process helps.
 _MAX_MEMORY_ERRORS = 3
 #: Threads of Python take turns this often, so that the loop is not kept waiting by a script that computes.
@@ -49,23 +52,31 @@ log = get_logger("script")
 
 @dataclass(slots=True, eq=False)
 class InnerRun:
-    """Arrays of a script on their way through the engine; `end` is called by the loop."""
+    """Arrays of a script on their way through the engine; `end` is called by whoever runs them."""
 
     signature: Signature
     inputs: tuple[Array, ...]
     deadline_ns: int
     infer_ns: int = 0
-    _outcome: Future[Outcome] = field(default_factory=Future)
+    _outcome: Outcome | None = None
+    _ended: threading.Event | None = None
 
     def end(self, outcome: Outcome) -> None:
-        self._outcome.set_result(outcome)
+        self._outcome = outcome
+        if self._ended is not None:
+            self._ended.set()
+
+    def will_wait(self) -> None:
+        """To be called before another thread may end it."""
+        self._ended = threading.Event()
 
     def outputs(self) -> dict[str, Array]:
         """Waits for the outputs. Raises the engine's error, or DeadlineExceeded."""
-        try:
-            outcome = self._outcome.result(max(0.0, (self.deadline_ns - time.monotonic_ns()) / 1e9))
-        except FutureTimeoutError:
-            raise DeadlineExceeded("The model did not answer the script within the time that the request has.") from None
+        if self._ended is not None:
+            self._ended.wait(max(0.0, (self.deadline_ns - time.monotonic_ns()) / 1e9))
+        outcome = self._outcome
+        if outcome is None:
+            raise DeadlineExceeded("The model did not answer the script within the time that the request has.")
         if outcome.error is not None:
             raise outcome.error
         return outcome.outputs
@@ -83,6 +94,19 @@ class Answered:
     error: PenstockError | None = None
     started_ns: int = 0
     infer_ns: int = 0
+
+
+class Loop(Protocol):
+    """What a thread may do in the loop's place."""
+
+    def run_here(self, run: InnerRun) -> bool:
+        """Runs it at once, unless the loop is at work or others wait: whether it did."""
+
+    def answer_here(self, answered: Answered) -> bool:
+        """Sends an answer at once, unless the loop is at work: whether it did."""
+
+    def script_is_busy(self) -> None:
+        """The script keeps the process busy while requests wait, and has for a while."""
 
 
 class _Outputs:
@@ -164,8 +188,10 @@ class ScriptPool:
         self._guard = guard
         self._reload = reload
         self._memory_errors = 0
+        self._answered = 0
         self._model = model
         self._requests: SimpleQueue[tuple[object, Invoke, bytes, list[int]]] = SimpleQueue()
+        self._loop: Loop | None = None
         self._runs: deque[InnerRun] = deque()
         self._answers: deque[Answered] = deque()
         self._working: dict[int, float] = {}
@@ -189,6 +215,14 @@ class ScriptPool:
 
     # For the loop
 
+    def attach(self, loop: Loop) -> None:
+        """To be called before the first request."""
+        self._loop = loop
+
+    @property
+    def has_runs(self) -> bool:
+        return bool(self._runs)
+
     def submit(self, origin: object, invoke: Invoke, body: bytes, blocks: list[int]) -> None:
         """Has the script answer a request, in its turn."""
         self._requests.put((origin, invoke, body, blocks))
@@ -203,6 +237,10 @@ class ScriptPool:
     # For the threads
 
     def add_run(self, run: InnerRun) -> None:
+        """Has it run, by this thread or by the loop."""
+        if self._loop is not None and self._loop.run_here(run):
+            return
+        run.will_wait()
         self._runs.append(run)
         self._wake_loop()
 
@@ -232,6 +270,9 @@ class ScriptPool:
         finally:
             self._working.pop(thread, None)
         answered.infer_ns = runner.infer_ns
+        self._answered += 1  # threads may lose one of each other's: it is only compared with a few
+        if self._loop is not None and self._loop.answer_here(answered):
+            return
         self._answers.append(answered)
         self._wake_loop()
 
@@ -248,9 +289,17 @@ class ScriptPool:
             pass
 
     def _watch(self) -> None:
-        """Ends the process when a handler hangs: nothing else stops a thread. Sees to a new script."""
+        """Ends the process when a handler hangs: nothing else stops a thread. Sees to a new script, and to one that is busy."""
+        busy_looks = 0
         while True:
+            answered, used, began = self._answered, time.process_time(), time.monotonic()
             time.sleep(_LOOK_S)
+            share = (time.process_time() - used) / (time.monotonic() - began)
+            waiting = len(self._working) + self._requests.qsize()
+            is_busy = share > _BUSY_SHARE and self._answered - answered >= _BUSY_ANSWERS and waiting > 1
+            busy_looks = busy_looks + 1 if is_busy else 0
+            if busy_looks == _BUSY_LOOKS and self._loop is not None:
+                self._loop.script_is_busy()
             if self._reload is not None:
                 self._script = self._reload() or self._script
             if self._memory_errors >= _MAX_MEMORY_ERRORS:

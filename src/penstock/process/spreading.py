@@ -1,6 +1,7 @@
-"""How many processes run a version where nobody has said: by what its first runs took, and the cores that nobody uses.
+"""How many processes run a version where nobody has said: by what its first runs took, what its script takes, and free cores.
 
 Pure. A model whose rows take long is bound by its process; one whose rows take microseconds by the gateway, which needs the core.
+The Python of a script has one core in each process, however many threads it has.
 """
 
 from __future__ import annotations
@@ -28,3 +29,8 @@ def spread(row_s: float, cores: int) -> Parallelism | None:
         return None
     instances = 1 << cores.bit_length() // 2
     return Parallelism(instances, cores // instances)
+
+
+def spread_script(cores: int) -> int:
+    """Processes for a script that keeps its own busy while others wait; a core of two also serves the gateway."""
+    return max(2, cores // 2) if cores >= 2 else 1

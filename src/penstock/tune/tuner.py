@@ -24,7 +24,7 @@ from penstock.errors import Unavailable
 from penstock.models.plan import fingerprint, this_machine
 from penstock.optimize.race import interval
 from penstock.optimize.state import traces
-from penstock.process.spreading import spread
+from penstock.process.spreading import spread, spread_script
 from penstock.savedmodel.layout import GRAPH_FILE
 from penstock.tensors import Signature
 from penstock.tune.curve import Knee, knee
@@ -240,6 +240,8 @@ class Tuner:
         known = subject.has_plan or subject.is_stateful or {"instances", "intra_op"} & self._options.fixed.keys()
         if known or setting.engine not in costs.batch_s:
             return setting
+        if subject.has_script:  # which is busy at the knee
+            return msgspec.structs.replace(setting, instances=spread_script(self._cores))
         decided = spread(costs.run_s(setting.engine, setting.intra_op, 1), self._cores)
         if decided is None:
             return setting
