@@ -66,15 +66,22 @@ def _apis(inference: Inference, default_model: str, is_multi_model: bool, contex
     runtime = SageMakerRuntime(
         routes, administration, sagemaker.invoke, has_default=bool(default_model), max_wait_s=options.request_timeout_s
     )
+    loads_models = is_multi_model or options.admin_api
     async_root = Path(options.async_root) if options.async_root else None
     apis: list[Api] = [
         TfsRest(inference),
         sagemaker,
         runtime,
         AsyncInvocations(runtime.invoke, allowed_root=async_root, max_input_bytes=options.max_body_bytes),
-        Operations(routes, context.collect, options.monitoring_path),
+        Operations(
+            routes,
+            context.collect,
+            options.monitoring_path,
+            loads_models=loads_models,
+            changes_settings=options.admin_api,
+        ),
     ]
-    if is_multi_model or options.admin_api:
+    if loads_models:
         apis.append(MultiModel(routes, administration, sagemaker.invoke, routes.url))
     if options.admin_api:
         apis.append(Settings(context.administration))

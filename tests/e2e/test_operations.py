@@ -110,8 +110,12 @@ def test_openapi_describes_the_routes_with_the_models_schemas(observed: Server) 
         "/v1/models/mixed",
         "/v1/models/mixed/metadata",
         "/v1/models/mixed:predict",
+        "/v2/health/ready",
+        "/v2/models/mixed",
+        "/v2/models/mixed/infer",
     ):
         assert path in document["paths"]
+    assert not {"/models", "/settings"} & document["paths"].keys(), "nobody may load models here"
     content = document["paths"]["/v1/models/mixed:predict"]["post"]["requestBody"]["content"]["application/json"]
     (reference,) = [one["$ref"] for one in content["schema"]["oneOf"]]
     row = document["components"]["schemas"][reference.rpartition("/")[2]]["properties"]["instances"]["items"]
@@ -126,6 +130,25 @@ def test_the_example_in_openapi_works(observed: Server) -> None:
     for model in ("half_plus_two", "mixed", "checked"):
         example = paths[f"/v1/models/{model}:predict"]["post"]["requestBody"]["content"]["application/json"]["example"]
         assert observed.predict(model, example)
+
+
+def test_the_example_of_the_open_inference_protocol_works(observed: Server) -> None:
+    paths = observed.get("/openapi.json").json()["paths"]
+    for model in ("half_plus_two", "mixed"):
+        example = paths[f"/v2/models/{model}/infer"]["post"]["requestBody"]["content"]["application/json"]["example"]
+        response = observed.post(f"/v2/models/{model}/infer", json=example)
+        assert response.status_code == 200, response.text
+        assert response.json()["model_name"] == model
+
+
+def test_openapi_describes_what_administrators_may_do(models: Path) -> None:
+    with Server(models / "half_plus_two", "--gateways", "1", "--admin-api") as running:
+        document = running.get("/openapi.json").json()
+        _assert_is_openapi(document)
+        assert {"get", "post"} == document["paths"]["/models"].keys()
+        assert {"get", "delete"} == document["paths"]["/models/{name}"].keys()
+        example = document["paths"]["/settings"]["post"]["requestBody"]["content"]["application/json"]["example"]
+        assert running.post("/settings", json=example).status_code == 200
 
 
 def test_openapi_holds_for_names_that_other_people_gave(their_models: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 
+from penstock.codec.oip_request import SIGNATURE_PARAMETER
+from penstock.codec.oip_tensor import datatype_of
 from penstock.tensors import Signature, TensorSpec
 
 #: What is longer is not pasted into a terminal.
@@ -38,3 +40,16 @@ def example_body(signature: Signature) -> str | None:
     else:
         values = body["inputs"] = {spec.name: _value(spec, is_row=False) for spec in specs}
     return None if None in values.values() else orjson.dumps(body).decode()
+
+
+def example_infer(signature: Signature) -> dict[str, Any] | None:
+    """The body of an inference request of the Open Inference Protocol, of one row. None where it is long."""
+    inputs: list[dict[str, Any]] = []
+    for spec in signature.inputs.values():
+        value = _value(spec, is_row=False)
+        if value is None:
+            return None
+        shape = [size or 1 for size in spec.shape or ()]
+        inputs.append({"name": spec.name, "shape": shape, "datatype": datatype_of(spec.dtype), "data": value})
+    is_default = signature.name == "serving_default"
+    return {"inputs": inputs} if is_default else {"parameters": {SIGNATURE_PARAMETER: signature.name}, "inputs": inputs}

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from penstock.api.example import example_body
+from penstock.api.example import example_body, example_infer
 from penstock.serving.routes import Model, Routes, State
 from penstock.tensors import Signature, TensorSpec
 from penstock.version import __version__
@@ -19,8 +19,11 @@ _ERROR = {
 }
 
 
-def openapi(routes: Routes) -> dict[str, Any]:
-    """The OpenAPI 3.1 document."""
+_OK = {"200": {"description": "OK", "content": {"application/json": {}}}, "default": _ERROR}
+
+
+def openapi(routes: Routes, *, loads_models: bool = False, changes_settings: bool = False) -> dict[str, Any]:
+    """The OpenAPI 3.1 document. The flags say what clients may do besides."""
     paths: dict[str, Any] = {
         "/ping": {
             "get": _operation(
@@ -30,7 +33,20 @@ def openapi(routes: Routes) -> dict[str, Any]:
         },
         "/metrics": {"get": _operation("Prometheus metrics", {"200": {"description": "Text.", "content": {"text/plain": {}}}})},
         "/invocations": {"post": _invocations()},
+        "/v2": {"get": _operation("The server and its extensions of the Open Inference Protocol", _OK)},
+        "/v2/health/live": {"get": _operation("Whether the server answers", {"200": {"description": "It does."}})},
+        "/v2/health/ready": {
+            "get": _operation(
+                "Whether the models answer", {"200": {"description": "They do."}, "503": {"description": "Some do not."}}
+            )
+        },
     }
+    if loads_models:
+        paths |= _loading()
+    if changes_settings:
+        example = {"instances": 2}
+        operation = _operation("Change options while the server serves", _OK, requestBody=_json_body(example))
+        paths["/settings"] = {"post": operation}
     schemas: dict[str, Any] = {
         "Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
     }
@@ -62,13 +78,35 @@ def _invocations() -> dict[str, Any]:
     )
 
 
+def _loading() -> dict[str, Any]:
+    """The routes of multi-model endpoints."""
+    name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+    return {
+        "/models": {
+            "get": _operation("The models that are loaded", _OK),
+            "post": _operation("Load a model", _OK, requestBody=_json_body({"model_name": "name", "url": "/path/of/it"})),
+        },
+        "/models/{name}": {
+            "get": _operation("A model that is loaded", _OK, parameters=[name]),
+            "delete": _operation("Unload a model", _OK, parameters=[name]),
+        },
+    }
+
+
+def _json_body(example: Any) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"example": example}}}
+
+
 def _model_paths(model: Model, schemas: dict[str, Any]) -> dict[str, Any]:
     servable = model.latest()
-    base = f"/v1/models/{model.name}"
-    ok = {"200": {"description": "OK", "content": {"application/json": {}}}, "default": _ERROR}
+    base, base_v2 = f"/v1/models/{model.name}", f"/v2/models/{model.name}"
     paths: dict[str, Any] = {
-        base: {"get": _operation(f"State of the versions of {model.name}", ok)},
-        f"{base}/metadata": {"get": _operation(f"Signatures of {model.name}", ok)},
+        base: {"get": _operation(f"State of the versions of {model.name}", _OK)},
+        f"{base}/metadata": {"get": _operation(f"Signatures of {model.name}", _OK)},
+        base_v2: {"get": _operation(f"Inputs and outputs of {model.name}", _OK)},
+        f"{base_v2}/ready": {
+            "get": _operation(f"Whether {model.name} answers", {"200": {"description": "It does."}, "default": _ERROR})
+        },
     }
     if servable is None or servable.state is not State.AVAILABLE:
         return paths
@@ -87,10 +125,18 @@ def _model_paths(model: Model, schemas: dict[str, Any]) -> dict[str, Any]:
         paths[f"{base}:{verb}"] = {
             "post": _operation(
                 f"{verb.capitalize()} with {model.name}",
-                ok,
+                _OK,
                 requestBody=body if verb == "predict" else {"content": {"application/json": {}}},
             )
         }
+    infer = None if first is None else example_infer(first)
+    paths[f"{base_v2}/infer"] = {
+        "post": _operation(
+            f"Infer with {model.name}, by the Open Inference Protocol",
+            _OK,
+            requestBody={"content": {"application/json": {} if infer is None else {"example": infer}}},
+        )
+    }
     return paths
 
 

@@ -18,13 +18,24 @@ _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class Operations:
     """/, /openapi.json and /metrics. `collect` gets the figures of all gateways.
 
-    At `monitoring_path`, if there is one, the same metrics follow those with TensorFlow Serving's names.
+    At `monitoring_path`, if there is one, the same metrics follow those with TensorFlow Serving's names. The flags say
+    what clients may do besides.
     """
 
-    def __init__(self, routes: Routes, collect: Collect, monitoring_path: str = "") -> None:
+    def __init__(
+        self,
+        routes: Routes,
+        collect: Collect,
+        monitoring_path: str = "",
+        *,
+        loads_models: bool = False,
+        changes_settings: bool = False,
+    ) -> None:
         self._routes = routes
         self._collect = collect
         self._monitoring_path = monitoring_path
+        self._loads_models = loads_models
+        self._changes_settings = changes_settings
 
     def match(self, method: str, path: str) -> Handler | None:
         if method != "GET":
@@ -38,7 +49,8 @@ class Operations:
         request.answer(Response(200, page(self._routes, host).encode(), "text/html; charset=utf-8"))
 
     def _openapi(self, request: Request) -> None:
-        request.answer(Response(200, orjson.dumps(openapi(self._routes), option=orjson.OPT_INDENT_2)))
+        document = openapi(self._routes, loads_models=self._loads_models, changes_settings=self._changes_settings)
+        request.answer(Response(200, orjson.dumps(document, option=orjson.OPT_INDENT_2)))
 
     def _metrics(self, request: Request) -> None:
         self._collect(lambda collected: request.answer(Response(200, self._exposition(collected), _METRICS_TYPE)))

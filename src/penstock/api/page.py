@@ -29,7 +29,8 @@ def page(routes: Routes, host: str) -> str:
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Penstock</title><style>{_STYLE}</style>'
         f'<h1>Penstock <span class="dim">{escape(__version__)}</span></h1>'
-        "<p>This server answers TensorFlow Serving’s REST API and SageMaker’s <code>/ping</code> and "
+        "<p>This server answers TensorFlow Serving’s REST API (<code>/v1</code>), the Open Inference Protocol "
+        "(<code>/v2</code>), both over gRPC as well, and SageMaker’s <code>/ping</code> and "
         '<code>/invocations</code>. <a href="openapi.json">OpenAPI</a> · <a href="metrics">Metrics</a></p>'
         f"{models}</html>"
     )
