@@ -50,7 +50,7 @@ def measure_image(command: Sequence[str], plans: Mapping[str, Path], plan: Plan,
         for way in list(ways) if number % 2 == 0 else reversed(ways):
             print(f"{IMAGE}, round {number + 1} of {plan.rounds}: {way}", flush=True)
             try:
-                figures |= image.named(way, image_figures(command, ways[way], plan, TOLERANCES.get(way, image.TOLERANCE)))
+                figures |= image.named(way, image_figures(command, ways[way], plan, TOLERANCES.get(way, throughput.TOLERANCE)))
             except (ServerFailedError, RuntimeError) as error:
                 results.fail(IMAGE, way, str(error))
                 return

@@ -3,7 +3,7 @@
 `as_buffer` flattens nested lists without asking whether they are regular. That is proved afterwards, for the whole body
 at once: its text without everything but `[`, `]` and `,` must equal the skeleton that its keys and shapes make up. With
 the count of numbers this leaves no other reading, as nothing else in such a body may hold these three characters. A
-224x224x3 image takes 3.2 ms: 2.1 to parse and copy, 1.0 to prove.
+224x224x3 image takes 4.8 ms: 3.0 to parse and copy, 1.6 to prove.
 
 Every function returns None where it is not sure; the caller then takes the slow way, which also makes the errors.
 """
@@ -73,8 +73,10 @@ def lone_tensor(value: Any, dtype: DType, body: bytes) -> Array | None:
             at = body.find(b"[", at + 1)
         if body.rfind(b"[") != at:
             return None
-    elif body.translate(None, _NOT_STRUCTURE) != _skeletons.get(shape):
-        return None
+    else:
+        skeleton = _skeletons.get(shape)
+        if skeleton is None or body.translate(None, _NOT_STRUCTURE) != skeleton:
+            return None
     try:
         buffer = value.as_buffer(of_type=numbers.code)
     except (TypeError, ValueError):
