@@ -154,10 +154,7 @@ def serve(command: list[str], options: argparse.Namespace, results: OptimizeResu
     served = results.served
     plan = Plan(options.zoo, options.served_rounds, options.seconds, 1 if options.smoke else 2)
     if optimize_served.MODEL in results.plans:
-        folders = {"plan": options.out / optimize_served.MODEL}
-        if optimize_served.MODEL in results.int8:
-            folders[INT8] = options.out / f"{optimize_served.MODEL}-{INT8}"
-        optimize_served.measure_image(command, folders, plan, served)
+        optimize_served.measure_image(command, options.out / optimize_served.MODEL, plan, served)
     if zoo.WITH_BODY in results.plans:
         mosec = None
         if options.peers != "none":

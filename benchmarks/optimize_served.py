@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,19 +27,17 @@ from benchmarks.throughput import Plan
 from penstock.config import available_cores
 
 MODEL = "mobilenet_v2"
-#: How far a probability may be from TensorFlow's.
-TOLERANCES = {"int8": 0.1}
 PERCEPTRON_LOADS = tuple(each for each in works.LOADS if each.name in ("perceptron-16", "perceptron-64"))
 (MOSEC,) = (each for each in PEER_CONTENDERS if each.name == "mosec")
 
 
-def measure_image(command: Sequence[str], plans: Mapping[str, Path], plan: Plan, results: Results) -> None:
-    """Adds the images per second of each of `plans`, which are folders, and of TensorFlow, in turn; `plan.directory` is the zoo.
+def measure_image(command: Sequence[str], optimized: Path, plan: Plan, results: Results) -> None:
+    """Adds the images per second of the plan in the folder `optimized` and of TensorFlow, in turn; `plan.directory` is the zoo.
 
-    TensorFlow has an instance of one thread for each core, what docs/models.md says of such models; a plan says itself.
+    TensorFlow has an instance of one thread for each core, what docs/models.md says of such models; the plan says itself.
     """
     ways = {
-        **{way: [str(folder)] for way, folder in plans.items()},
+        "plan": [str(optimized)],
         "tensorflow": [
             *(str(plan.directory / MODEL), "--engine", "tensorflow"),
             *("--instances", str(available_cores()), "--intra-op", "1"),
@@ -50,21 +48,21 @@ def measure_image(command: Sequence[str], plans: Mapping[str, Path], plan: Plan,
         for way in list(ways) if number % 2 == 0 else reversed(ways):
             print(f"{IMAGE}, round {number + 1} of {plan.rounds}: {way}", flush=True)
             try:
-                figures |= image.named(way, image_figures(command, ways[way], plan, TOLERANCES.get(way, throughput.TOLERANCE)))
+                figures |= image.named(way, image_figures(command, ways[way], plan))
             except (ServerFailedError, RuntimeError) as error:
                 results.fail(IMAGE, way, str(error))
                 return
         results.add(IMAGE, figures)
 
 
-def image_figures(command: Sequence[str], arguments: Sequence[str], plan: Plan, tolerance: float) -> dict[str, float]:
+def image_figures(command: Sequence[str], arguments: Sequence[str], plan: Plan) -> dict[str, float]:
     """One life of a server. Raises ServerFailedError, also where its answer is not TensorFlow's."""
     port = free_port()
     argv = [*command, "serve", *arguments, "--name", image.MODEL, "--port", str(port)]
     x: messages.Floats = np.load(models.npy_path(plan.directory, MODEL))
     with running(Launch(argv, port, f"/v2/models/{image.MODEL}/ready")) as server:
         server.wait_until_ready()
-        return image.http_figures(server, x, answer(plan.directory, MODEL), plan, tolerance)
+        return image.http_figures(server, x, answer(plan.directory, MODEL), plan)
 
 
 def measure_perceptron(
