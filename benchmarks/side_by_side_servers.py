@@ -60,10 +60,12 @@ def _peer(
     return Peer(contender, speaks, {"gRPC": _NO_GRPC} if silent is None else silent, environment)
 
 
+#: Ours. What it would do by itself while it serves, done from the start: the peers have their two workers from there, too.
+_OPTIONS: dict[str, list[str]] = {"mobilenet": ["--instances", "2", "--intra-op", "1"], "multitask": ["--instances", "2"]}
 PENSTOCK = _peer(
     "penstock",
     "Penstock",
-    "`penstock serve DIR`, no options; for MobileNetV2 `--instances 2 --intra-op 1`",
+    "`penstock serve DIR`, no options; for MobileNetV2 `--instances 2 --intra-op 1`, for web pages `--instances 2`",
     ("json", "oip_json", "npy", "oip_binary", "oip_grpc", "page"),
     {},
     {},
@@ -101,7 +103,7 @@ SERVERS = (
     _peer(
         "mlserver",
         "MLServer",
-        f"2 parallel workers of one thread, adaptive {_BATCHES} within {WAIT_MS} ms, a runtime of one's own, no metrics",
+        f"2 parallel workers of one thread (none for the perceptron: quicker), adaptive {_BATCHES} within {WAIT_MS} ms, a runtime of one's own, no metrics",
         ("oip_json", "oip_grpc", "oip_page"),
         {"binary over HTTP": "its REST API takes tensors as JSON alone"},
     ),
@@ -142,7 +144,7 @@ def unable(server: Server, python: Path) -> str | None:
 def launch_ours(command: Sequence[str], directory: Path, question: Question) -> Launch:
     """`penstock serve`, and the path of its API for the format."""
     launch = launch_penstock(command, directory, question.model)
-    options = ["--instances", "2", "--intra-op", "1"] if question.model == "mobilenet" else []
+    options = _OPTIONS.get(question.model, [])
     paths = {"npy": "/invocations", "oip_json": _infer(question), "oip_binary": _infer(question)}
     path = paths.get(question.format, launch.path)
     return _asked(replace(launch, argv=[*launch.argv, *options], path=path), question)
@@ -194,6 +196,7 @@ def _mlserver(python: Path, question: Question) -> Launch:
         "MLSERVER_HTTP_PORT": str(http),
         "MLSERVER_GRPC_PORT": str(grpc),
         "MLSERVER_MODEL_NAME": question.model,
+        "MLSERVER_PARALLEL_WORKERS": "0" if question.model == "perceptron" else "2",
         "MLSERVER_MODEL_IMPLEMENTATION": "pages.Pages" if question.format == "oip_page" else "saved_model.SavedModel",
         "MLSERVER_MODEL_MAX_BATCH_SIZE": "32",
         "MLSERVER_MODEL_MAX_BATCH_TIME": str(WAIT_MS / 1000),

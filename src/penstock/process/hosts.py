@@ -17,12 +17,10 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from penstock.config import ServeOptions, available_cores
-from penstock.engine.engines import TENSORFLOW
-from penstock.engine.tensorflow_options import default_intra_op
+from penstock.config import ServeOptions
 from penstock.errors import DeadlineExceeded, FailedPrecondition, Internal, PenstockError, Unavailable
 from penstock.models.engine_choice import Choice, choose
-from penstock.models.machine_memory import unique_bytes
+from penstock.models.machine_memory import anonymous_bytes, unique_bytes
 from penstock.models.version import Version
 from penstock.observe.log import get_logger
 from penstock.process.channel import FrameSocket, frame_pair
@@ -30,7 +28,7 @@ from penstock.process.control_loop import ControlLoop
 from penstock.process.host_specs import HostSpecs
 from penstock.process.messages import Loaded, LoadFailed, ScriptBusy, signature_of
 from penstock.process.restart import MAX_FAILED_STARTS, restart_delay
-from penstock.process.spreading import spread, spread_script
+from penstock.process.spreader import Spreader
 from penstock.process.supervised import HostProcess
 from penstock.process.unpackings import ArchiveReports, Unpackings
 from penstock.process.zygote_process import Lifeline, ZygoteProcess, ending
@@ -108,6 +106,7 @@ class Hosts:
         self._renewals: dict[Version, Renewal] = {}
         self._zygotes = Zygotes(loop, options, lifeline, zygote, ZygoteEvents(self._forked, self._exited, self._engine_missing))
         self._unpackings = Unpackings(loop, self._zygotes, reports, options.load_timeout_s)
+        self._spreader = Spreader(self, reports.has_room)
         self._next_look = 0
 
     # What the manager has done
@@ -119,7 +118,7 @@ class Hosts:
         except PenstockError as error:
             self._loop.after(0, partial(self._fail, version, error))
             return
-        self._fill(version)
+        self.fill(version)
 
     def change(self, options: ServeOptions, specs: HostSpecs) -> None:
         """From now on hosts are started with these."""
@@ -142,7 +141,7 @@ class Hosts:
         self._renewals[version] = before
         version.generation += 1
         version.failed_starts = 0
-        self._fill(version)
+        self.fill(version)
 
     def _choose(self, version: Version) -> Choice:
         """What runs it. Raises PenstockError."""
@@ -161,7 +160,7 @@ class Hosts:
             log.info("%s %s", version.title, choice.note)
         return choice
 
-    def _fill(self, version: Version) -> None:
+    def fill(self, version: Version) -> None:
         """Starts the hosts that a version lacks."""
         planned = version.choice.variant.instances if version.choice and version.choice.variant else 1
         there = {
@@ -247,6 +246,10 @@ class Hosts:
     def _report_memory(self, version: Version) -> None:
         self._reports.version_measured(version, sum(host.own_bytes for host in self._hosts_of(version)))
 
+    def count_others(self, model: str) -> int:
+        """The hosts of other models than this."""
+        return sum(host.version.model != model for host in self._hosts.values())
+
     def _hosts_of(self, version: Version) -> list[HostProcess]:
         return [host for host in self._hosts.values() if host.version is version]
 
@@ -309,44 +312,11 @@ class Hosts:
             self._reports.version_loaded(version)
             self._look_at_renewal(version)
             if message.row_s:
-                self._spread(host, message.row_s)
+                self._spreader.rows_take(host, message.row_s)
         elif isinstance(message, ScriptBusy):
-            self._spread_script(host)
+            self._spreader.script_is_busy(host)
         elif isinstance(message, LoadFailed):
             self._fail(version, message.error.error())
-
-    def _spread(self, host: HostProcess, row_s: float) -> None:
-        """More hosts for a version whose rows take long, where there are cores and memory that nobody uses."""
-        version = host.version
-        decided = spread(row_s, self._cores_for(version.model))
-        if decided is None or not self._reports.has_room(version, host.own_bytes * (decided.instances - 1)):
-            return
-        version.instances, version.threads = decided
-        log.info("%s takes %.3g ms a row: %d processes of %d threads", version.title, row_s * 1e3, *decided)
-        if version.choice and version.choice.engine == TENSORFLOW and decided.threads == default_intra_op():
-            self._fill(version)
-        else:
-            self.renew(version, lambda error: self._spread_failed(version, error))
-
-    def _spread_script(self, host: HostProcess) -> None:
-        """More hosts for a version whose script keeps one busy, likewise."""
-        version = host.version
-        count = spread_script(self._cores_for(version.model))
-        if count <= max(1, version.instances) or not self._reports.has_room(version, host.own_bytes * (count - 1)):
-            return
-        version.instances = count
-        log.info("the script of %s keeps its process busy: %d processes", version.title, count)
-        self._fill(version)
-
-    def _cores_for(self, model: str) -> int:
-        """Those that the processes of no other model need."""
-        return available_cores() - sum(one.version.model != model for one in self._hosts.values())
-
-    @staticmethod
-    def _spread_failed(version: Version, error: PenstockError | None) -> None:
-        if error is not None:
-            log.error("%s stays one process: %s", version.title, error.message)
-            version.instances = version.threads = 0
 
     def _look_at_renewal(self, version: Version) -> None:
         """When all of a version's new hosts answer, the others have had their time."""
@@ -366,7 +336,7 @@ class Hosts:
                 self._end(host)
         version.choice, version.generation = renewal.choice, renewal.generation
         renewal.done(error)
-        self._fill(version)
+        self.fill(version)
 
     def _give_up_loading(self, host_id: int) -> None:
         host = self._hosts.get(host_id)
@@ -454,16 +424,6 @@ class Hosts:
                 time.sleep(0.005)
         for pid in pids:
             _kill(pid)
-
-
-def anonymous_bytes(pid: int) -> int:
-    """What a process has of anonymous memory by its counters: cheap, and includes what it shares. 0 when it is gone."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-    return sum(int(fields[name].split()[0]) << 10 for name in ("RssAnon", "VmSwap") if name in fields)
 
 
 def _kill(pid: int) -> None:
