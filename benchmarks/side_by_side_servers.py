@@ -103,7 +103,8 @@ SERVERS = (
     _peer(
         "mlserver",
         "MLServer",
-        f"2 parallel workers of one thread (none for the perceptron: quicker), adaptive {_BATCHES} within {WAIT_MS} ms, a runtime of one's own, no metrics",
+        f"2 parallel workers of one thread (the perceptron: none, quicker), adaptive {_BATCHES} within {WAIT_MS} ms, "
+        "a runtime of one's own, no metrics",
         ("oip_json", "oip_grpc", "oip_page"),
         {"binary over HTTP": "its REST API takes tensors as JSON alone"},
     ),
