@@ -16,6 +16,7 @@ serve: $(STAMP)  ## Train a small network on handwritten digits and serve it
 	$(BIN)/penstock serve .cache/digits/digits.keras --name digits --port $(PORT)
 
 test: $(STAMP)  ## All tests
+	$(BIN)/python -m compileall -q src
 	$(BIN)/pytest -n 2 --dist loadgroup $(TESTS)
 
 lint: $(STAMP)

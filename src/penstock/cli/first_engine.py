@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 
 from penstock.config import ServeOptions
-from penstock.engine.engines import PACKAGES, TENSORFLOW, installed_version
+from penstock.engine.engines import PACKAGES, TENSORFLOW, seems_installed
 
 _PLANS = ("plan.json", os.path.join("assets.extra", "penstock", "plan.json"))
 
@@ -22,9 +22,9 @@ def first_engine(options: ServeOptions, paths: Iterable[str]) -> str:
     if options.plan != "ignore":
         for path in paths:
             winner = _planned(path)
-            if winner and installed_version(winner):
+            if winner and seems_installed(winner):
                 return winner
-    return next((name for name in PACKAGES if installed_version(name)), TENSORFLOW)
+    return next((name for name in PACKAGES if seems_installed(name)), TENSORFLOW)
 
 
 def _planned(path: str) -> str:

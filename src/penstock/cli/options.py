@@ -6,6 +6,7 @@ import sys
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,8 +45,13 @@ def _flag(item: Field[Any]) -> Callable[[F], F]:
 
 
 def _kind(item: Field[Any]) -> Any:
-    hint = typing.get_type_hints(ServeOptions)[item.name]
+    hint = _kinds()[item.name]
     return tuple if typing.get_origin(hint) is tuple else hint
+
+
+@cache
+def _kinds() -> Mapping[str, Any]:
+    return typing.get_type_hints(ServeOptions)
 
 
 def build_options(
