@@ -339,7 +339,7 @@ def tensor_overhead_ms(results: Results, part: str) -> float | None:
 
 def _tensor(results: Results) -> Bar:
     value = tensor_overhead_ms(results, "hosted")
-    return _bar("tensor", "over the engine call alone", "≤ 0.5 ms", value, 0.5, "{:.3f} ms".format, operator.le)
+    return _bar("tensor", "from the gateway, over the engine call alone", "≤ 0.5 ms", value, 0.5, "{:.3f} ms".format, operator.le)
 
 
 def _memory(results: Results, kind: str, what: str, limit: float) -> Bar:
