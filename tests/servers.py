@@ -15,7 +15,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TypeVar
@@ -297,3 +298,31 @@ def _held_bytes(pid: int) -> int:
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return sum(int(field.split()[1]) << 10 for field in fields if field.startswith(("Pss_Anon:", "Pss_Shmem:")))
+
+
+@contextmanager
+def clients(server: Server, path: str, body: bytes, count: int = 4) -> Iterator[list[str]]:
+    """Clients that post `body` all the time; the list is that of their answers. At the end, no request of theirs has failed."""
+    answers: list[str] = []
+    wrong: list[str] = []
+    is_over = threading.Event()
+
+    def client() -> None:
+        with requests.Session() as session:
+            while not is_over.is_set():
+                try:
+                    response = session.post(server.url + path, data=body, timeout=30)
+                    (answers if response.status_code == 200 else wrong).append(response.text)
+                except requests.RequestException as error:
+                    wrong.append(repr(error))
+
+    threads = [threading.Thread(target=client) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield answers
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join(60)
+    assert wrong == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -140,3 +142,9 @@ def test_the_log_speaks_json_where_it_is_asked_to(models: Path) -> None:
         assert any(event["level"] == "error" and "truncated" in event["message"] for event in events)
         assert any(event["level"] == "info" and "ready" in event["message"] for event in events)
         assert server.out == []
+
+
+def test_the_command_imports_nothing_heavy_before_it_starts_the_engine() -> None:
+    """A server's start waits for the engine's libraries, which load from then on."""
+    program = "import sys, penstock.cli.main; print([name for name in ('numpy', 'importlib.metadata') if name in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[]\n"

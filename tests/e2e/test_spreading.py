@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import requests
 
 from penstock.config import available_cores
-from tests.servers import Server, wait_until
+from tests.servers import Server, clients, wait_until
 
 #: A script is looked at three times, half a second apart.
 _LONGER_THAN_IT_TAKES_S = 3.0
@@ -66,44 +62,19 @@ def scripted(models: Path, tmp_path: Path) -> Path:
     return tmp_path / "scripted"
 
 
-@contextmanager
-def asking(server: Server, clients: int) -> Iterator[set[str]]:
-    """So many clients, each with one request at a time, until the end. The answers, all of them 200."""
-    answers: set[str] = set()
-    failures: list[str] = []
-    is_over = threading.Event()
-
-    def ask() -> None:
-        with requests.Session() as session:
-            while not is_over.is_set():
-                response = session.post(f"{server.url}/invocations", data=b"", timeout=30)
-                (answers.add if response.status_code == 200 else failures.append)(response.text)
-
-    threads = [threading.Thread(target=ask) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield answers
-    finally:
-        is_over.set()
-        for thread in threads:
-            thread.join()
-    assert not failures
-
-
 def test_a_script_that_is_waited_for_gets_more_processes(scripted: Path) -> None:
-    with Server(scripted) as server, asking(server, clients=4) as answers:
-        wait_until(lambda: len(answers) > 1, "answers of more processes than one")
+    with Server(scripted) as server, clients(server, "/invocations", b"") as answers:
+        wait_until(lambda: len(set(answers)) > 1, "answers of more processes than one")
         assert server.log.count("keeps its process busy") == 1
 
 
 def test_a_script_stays_one_process_where_that_was_said(scripted: Path) -> None:
-    with Server(scripted, "--instances", "1") as server, asking(server, clients=4) as answers:
+    with Server(scripted, "--instances", "1") as server, clients(server, "/invocations", b"") as answers:
         time.sleep(_LONGER_THAN_IT_TAKES_S)
-        assert len(answers) == 1
+        assert len(set(answers)) == 1
 
 
 def test_a_script_that_nobody_waits_for_stays_one_process(scripted: Path) -> None:
-    with Server(scripted) as server, asking(server, clients=1) as answers:
+    with Server(scripted) as server, clients(server, "/invocations", b"", 1) as answers:
         time.sleep(_LONGER_THAN_IT_TAKES_S)
-        assert len(answers) == 1
+        assert len(set(answers)) == 1

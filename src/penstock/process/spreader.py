@@ -60,7 +60,8 @@ class Spreader:
         """Requests wait for the script of a host, likewise."""
         version = host.version
         count = spread_script(self._cores_for(version))
-        if count <= max(1, version.instances) or not self._has_room(version, host.own_bytes * (count - 1)):
+        more = count - max(1, version.instances)
+        if more <= 0 or not self._has_room(version, host.own_bytes * more):
             return
         version.instances = count
         log.info("the script of %s keeps its process busy: %d processes", version.title, count)
