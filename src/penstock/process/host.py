@@ -137,8 +137,8 @@ class Host:
     def run_here(self, inner: InnerRun) -> bool:
         """For a script's thread: runs its arrays at once, unless someone is at work or others wait, whose batch they join."""
         scripts = self._scripts
-        if scripts is None or not self._work.acquire(blocking=False):
-            return False
+        if scripts is None or self._policy.timeout_ns or not self._work.acquire(blocking=False):
+            return False  # where batches wait for more, these do, too
         try:
             if self._queue or scripts.has_runs:
                 return False
