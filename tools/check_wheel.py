@@ -75,7 +75,8 @@ def installed(wheel: Path, folder: Path) -> Path:
     """The folder of commands of a new environment with the wheel and TensorFlow."""
     venv.create(folder / "environment", with_pip=True)
     commands = folder / "environment" / "bin"
-    run("install it into a clean environment", [str(commands / "pip"), "install", "-q", f"{wheel}[tensorflow-cpu]"], folder)
+    pip = [str(commands / "pip"), "install", "-q", "--no-compile"]
+    run("install it into a clean environment", [*pip, f"{wheel}[tensorflow-cpu]"], folder)
     return commands
 
 

@@ -16,6 +16,7 @@ from tests.servers import PENSTOCK, Server, environment, run_penstock, wait_unti
 
 pytest.importorskip("optuna")
 pytest.importorskip("psutil")
+pytestmark = pytest.mark.xdist_group("tune")
 #: As short as it can be: the defaults, two probes, a few settings, one round of repeats.
 SHORT = ("--budget", "10s")
 

@@ -19,6 +19,7 @@ from penstock.tensors import STRING
 
 pytest.importorskip("ai_edge_litert")
 pytest.importorskip("tensorflow")
+pytestmark = pytest.mark.xdist_group("litert")
 _ROWS = np.array([[1, 2], [3, 4], [5, 6]], np.float32)
 
 

@@ -1,8 +1,8 @@
 """gRPC by grpcio, for machines without libnghttp2: the same handlers, messages as bytes, no generated code.
 
 Guarantees: what handlers see and clients get is what wire/http2.py has it, at a tenth of the speed: deadlines, cancellation,
-metadata, codes and texts. What waits to be sent on a stream is bounded: a client that takes nothing is not read from, and
-loses its stream.
+metadata, codes and texts. One thing differs: a call that comes in the instant of a stop is cancelled by gRPC's own core.
+What waits to be sent on a stream is bounded: a client that takes nothing is not read from, and loses its stream.
 
 Assumes a running event loop (uvloop's too), in which everything but grpcio's own threads runs. A port may be shared by
 several processes (SO_REUSEPORT), a Unix socket not. grpcio is imported when a server is made: it is an extra, and must not have
