@@ -2,7 +2,8 @@
 
 Four connections, one request at a time on each. The engine alone: a program that has loaded the model with `penstock.load` and
 calls it from four threads, as it would for four users, and does nothing else; also from one thread; both with the default
-number of threads within an operation. Ours has an instance for each core, with one thread: what docs/models.md says of models
+number of threads within an operation. It is asked before and after each of our protocols, so that what the machine does meanwhile
+befalls both. Ours has an instance for each core, with one thread: what docs/models.md says of models
 that take milliseconds.
 """
 
@@ -10,12 +11,14 @@ from __future__ import annotations
 
 import json
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
@@ -38,24 +41,17 @@ PARTS = ("gateway", "host")
 
 
 def measure(triton: Contender | None, launch: GrpcLauncher, plan: Plan, results: Results) -> None:
-    """Adds the images per second of each way, per round, in an order that turns."""
-    ways: dict[str, Callable[[], dict[str, float]]] = {
-        "engine": lambda: {
-            **named("engine", engine_figures(plan, CONNECTIONS)),
-            "engine_one_rate": engine_figures(plan, 1)["rate"],
-        },
-        PENSTOCK.name: lambda: served(launch, plan),
-    }
+    """Adds the images per second of each way, per round; our server and the engine alone are there together and asked in turn."""
+    ways: dict[str, Callable[[int], dict[str, float]]] = {PENSTOCK.name: lambda number: beside_engine(launch, plan, number)}
     if triton:
-        ways[triton.name] = lambda: {"triton_rate": triton_rate(triton, launch, plan)}
+        ways[triton.name] = lambda number: {"triton_rate": triton_rate(triton, launch, plan)}
     for number in range(plan.rounds):
         figures: dict[str, float] = {}
-        names = list(ways)
-        for name in names[number % len(names) :] + names[: number % len(names)]:
+        for name in ways if number % 2 == 0 else reversed(ways):
             if name in results.failures.get(WORK, {}):
                 continue
             try:
-                figures |= ways[name]()
+                figures |= ways[name](number)
             except (ServerFailedError, RuntimeError) as error:
                 results.fail(WORK, name, str(error))
         results.add(WORK, figures)
@@ -66,19 +62,28 @@ def image(directory: Path) -> messages.Floats:
     return found
 
 
-def served(launch: GrpcLauncher, plan: Plan) -> dict[str, float]:
-    """The rates of one life of our server over each of its protocols."""
+def beside_engine(launch: GrpcLauncher, plan: Plan, number: int) -> dict[str, float]:
+    """The rates of one life of our server over each of its protocols, each between two measurements of the engine alone."""
     x, expected = image(plan.directory), answer(plan.directory, MODEL)
     predict, infer = messages.predict(MODEL, x, as_content=True), messages.infer(MODEL, x)
     ours = launch(PENSTOCK, MODEL)
     ours = replace(ours, argv=[*ours.argv, "--instances", str(available_cores()), "--intra-op", "1"])
-    with running(ours) as server:
+    with running(ours) as server, engine(plan.directory) as asked:
         calls.wait_for_answer(server, predict)
-        return {
-            **named("predict", grpc_figures(server, predict, expected, plan)),
-            **named("infer", grpc_figures(server, infer, expected, plan)),
-            **named("http", http_figures(server, x, expected, plan)),
+        ways: dict[str, Callable[[], dict[str, float]]] = {
+            "predict": lambda: grpc_figures(server, predict, expected, plan),
+            "infer": lambda: grpc_figures(server, infer, expected, plan),
+            "http": lambda: http_figures(server, x, expected, plan),
         }
+        names = list(ways)
+        asked(CONNECTIONS, plan.warm_up_s)
+        alone = [asked(CONNECTIONS, plan.seconds)]
+        figures: dict[str, float] = {}
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            figures |= named(name, ways[name]())
+            alone.append(asked(CONNECTIONS, plan.seconds))
+        figures |= {f"engine_{name}": statistics.mean(each[name] for each in alone) for name in alone[0]}
+        return figures | {"engine_one_rate": asked(1, plan.seconds)["rate"]}
 
 
 def named(way: str, figures: dict[str, float]) -> dict[str, float]:
@@ -146,49 +151,66 @@ def children_cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def engine_figures(plan: Plan, threads: int) -> dict[str, float]:
-    """In a process of its own: a TensorFlow that the runner had loaded would count as its load from here on."""
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.image",
-        str(plan.directory.resolve()),
-        str(threads),
-        str(plan.warm_up_s),
-        str(plan.seconds),
-    ]
-    result = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        raise ServerFailedError(f"penstock.load: {(result.stderr.strip().splitlines() or ['it said nothing'])[-1]}")
-    found: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
-    return found
+Engine = Callable[[int, float], dict[str, float]]
 
 
-def call_engine(directory: Path, threads: int, warm_up_s: float, seconds: float) -> dict[str, float]:
-    """Calls per second of so many threads together, and what each cost."""
+@contextmanager
+def engine(directory: Path) -> Iterator[Engine]:
+    """The engine in a process of its own, which does nothing until it is asked for the figures of so many threads and seconds.
+
+    A TensorFlow that the runner had loaded would count as its load from here on.
+    """
+    command = [sys.executable, "-m", "benchmarks.image", str(directory.resolve())]
+    root = Path(__file__).parents[1]
+    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        questions, answers = process.stdin, process.stdout
+
+        def ask(threads: int, seconds: float) -> dict[str, float]:
+            print(threads, seconds, file=questions, flush=True)
+            line = answers.readline()
+            if not line:
+                raise ServerFailedError("penstock.load: the program that calls the engine has ended")
+            found: dict[str, float] = json.loads(line)
+            return found
+
+        try:
+            yield ask
+        finally:
+            questions.close()
+
+
+def answer_questions(directory: Path) -> None:
+    """The other end of `engine`."""
     import penstock
 
     model, x = penstock.load(directory / MODEL), image(directory)
     (output,) = model(x=x).values()
     calls.require_near(output, answer(directory, MODEL), TOLERANCE)
-    counts = [0] * threads
+    for line in sys.stdin:
+        threads, seconds = line.split()
+        print(json.dumps(call_engine(lambda: model(x=x), int(threads), float(seconds))), flush=True)
 
-    def call(number: int, end: float) -> None:
-        while time.perf_counter() < end:
-            model(x=x)
+
+def call_engine(call: Callable[[], object], threads: int, seconds: float) -> dict[str, float]:
+    """Calls per second of so many threads together, and what each cost."""
+    counts = [0] * threads
+    begin, cpu_begin = time.perf_counter(), time.process_time()
+
+    def go_on(number: int) -> None:
+        while time.perf_counter() < begin + seconds:
+            call()
             counts[number] += 1
 
-    for duration in (warm_up_s, seconds):
-        counts[:] = [0] * threads
-        begin, cpu_begin = time.perf_counter(), time.process_time()
-        callers = [threading.Thread(target=call, args=(number, begin + duration)) for number in range(threads)]
-        for caller in callers:
-            caller.start()
-        for caller in callers:
-            caller.join()
-        taken, cpu_taken = time.perf_counter() - begin, time.process_time() - cpu_begin
+    callers = [threading.Thread(target=go_on, args=(number,)) for number in range(threads)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    taken, cpu_taken = time.perf_counter() - begin, time.process_time() - cpu_begin
     return {"rate": sum(counts) / taken, "cpu_ms": cpu_taken / sum(counts) * 1e3}
 
 
 if __name__ == "__main__":
-    print(json.dumps(call_engine(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4]))))
+    answer_questions(Path(sys.argv[1]))

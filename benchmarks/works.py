@@ -53,7 +53,7 @@ NOTES = {
     "hosted-500": "A store with half_plus_two under 500 names; each is asked once to load it, and once more when all are there.",
     "cold": "The store serves another model already. A first round, in which the files come into the page cache, is not counted.",
     "instances": "`--intra-op 1`; wrk and the gateway share the machine's cores with the instances. What it must reach is for "
-    "`.npy` and 8 connections, four for each of two instances; the others are measured for half as long.",
+    "`.npy` and 8 connections, four for each of two instances. Both servers are there and are asked in turn.",
     "neighbour": "2 connections, each with a pause of 1 ms after an answer. The perceptron's process, the gateway and wrk have a "
     "core to themselves; MobileNetV2, loaded, swapped and unloaded by the config file, has another, with all else.",
     "jpeg": "One connection, one picture after the other; Keras in a process of its own, the picture decoded beforehand.",
