@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from time import perf_counter_ns
 from typing import NamedTuple, Protocol
 
 
@@ -67,6 +68,12 @@ class Connection:
     def tickets(self) -> list[Ticket]:
         raise NotImplementedError
 
+    def receive(self) -> memoryview:
+        """What has come, nothing at the end; it is there until the next call, of whichever connection. Raises OSError."""
+        size = self.sock.recv_into(_received)
+        self.received_ns = perf_counter_ns()
+        return _received[:size]
+
     def send(self, request: bytes, ticket: Ticket) -> None:
         """Begins a request."""
         raise NotImplementedError
@@ -96,4 +103,5 @@ def kind_of(error: OSError) -> str:
 
 #: What a socket that does not block raises instead of waiting.
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-READ_BYTES = 1 << 18
+#: A buffer for all: one of their own, for each answer, would be taken from the system and given back each time.
+_received = memoryview(bytearray(256 << 10))

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import functools
 import socket
-from time import perf_counter_ns
 
-from penstock.bench.connection import READ_BYTES, WOULD_BLOCK, Connection, Events, Ticket, kind_of
+from penstock.bench.connection import WOULD_BLOCK, Connection, Events, Ticket, kind_of
 from penstock.wire import nghttp2
 from penstock.wire.nghttp2 import CData, ffi, fields, unpack
 
@@ -120,8 +119,7 @@ class GrpcConnection(Connection):
     def read(self) -> None:
         global _now
         try:
-            data = self.sock.recv(READ_BYTES)
-            self.received_ns = perf_counter_ns()
+            data = self.receive()
         except WOULD_BLOCK:
             return
         except OSError as error:
@@ -133,7 +131,7 @@ class GrpcConnection(Connection):
         _now = self
         ended = _ended
         ended.clear()
-        if self._library.nghttp2_session_mem_recv(self._session, data, len(data)) < 0:
+        if self._library.nghttp2_session_mem_recv(self._session, ffi.from_buffer(data), len(data)) < 0:
             self.events.broke(self, "not HTTP/2")
             return
         is_last = not self._library.nghttp2_session_want_read(self._session)

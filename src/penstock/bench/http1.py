@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import socket
-from time import perf_counter_ns
 
 import httptools
 
-from penstock.bench.connection import READ_BYTES, WOULD_BLOCK, Connection, Events, Ticket, kind_of
+from penstock.bench.connection import WOULD_BLOCK, Connection, Events, Ticket, kind_of
 
 _MAX_EXAMPLE = 300
 
@@ -60,8 +59,7 @@ class Http1Connection(Connection):
 
     def read(self) -> None:
         try:
-            data = self.sock.recv(READ_BYTES)
-            self.received_ns = perf_counter_ns()
+            data = self.receive()
             self._parser.feed_data(data)
         except WOULD_BLOCK:
             return
@@ -76,7 +74,7 @@ class Http1Connection(Connection):
         elif not data:
             self.events.broke(self, "connection closed")
 
-    def _answered(self, data: bytes) -> None:
+    def _answered(self, data: memoryview) -> None:
         ticket, self._ticket, self._is_done = self._ticket, None, False
         if ticket is None:
             self.events.broke(self, "an answer to nothing")
@@ -86,7 +84,7 @@ class Http1Connection(Connection):
         if 200 <= status < 300:
             self.events.answered(self, ticket, "", b"", is_last)
         else:
-            self.events.answered(self, ticket, f"HTTP {status}", _said(data), is_last)
+            self.events.answered(self, ticket, f"HTTP {status}", _said(bytes(data)), is_last)
 
 
 def _said(data: bytes) -> bytes:
