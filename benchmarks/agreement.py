@@ -1,15 +1,17 @@
 """`penstock bench` against wrk: the same closed loop on the same server, in turn. Both must find the same.
 
 Both take a core or less from the server that they share the machine with, and not the same part of it: so what they agree on ends
-where the machine is full.
+where the machine is full. They take short turns, many of them: a machine that others share is another one a few seconds later.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from benchmarks import load, models
@@ -20,29 +22,43 @@ from benchmarks.works import COMPARED
 
 WORK = "load-generator"
 MODEL = "perceptron"
+_MAX_TURNS = 8
 
 
 def measure(command: Sequence[str], launch: Launcher, plan: Plan, results: Results) -> None:
-    """Adds, for each round and number of connections, what both found, one first and the other in turn."""
+    """Adds, for each round and number of connections, the median of what both found, one first and the other in turn."""
     body = models.body_path(plan.directory, MODEL)
-    for number in range(plan.rounds):
+    for _ in range(plan.rounds):
         figures: dict[str, float] = {}
         try:
             with running(launch(PENSTOCK, MODEL)) as server:
                 server.wait_for_answer(body.read_bytes())
                 by_wrk(server, body, COMPARED[-1], plan.warm_up_s)
+                ways: dict[str, Callable[[int, int], dict[str, float]]] = {
+                    "wrk": partial(by_wrk, server, body),
+                    "bench": partial(by_bench, command, server, body),
+                }
                 for connections in COMPARED:
-                    for name in ("wrk", "bench") if number % 2 == 0 else ("bench", "wrk"):
-                        found = (
-                            by_wrk(server, body, connections, plan.seconds)
-                            if name == "wrk"
-                            else by_bench(command, server, body, connections, plan.seconds)
-                        )
+                    for name, found in in_turns(ways, connections, plan.seconds).items():
                         figures |= {f"{name}_{connections}_{figure}": value for figure, value in found.items()}
         except (ServerFailedError, RuntimeError) as error:
             results.fail(WORK, PENSTOCK.name, str(error))
             return
         results.add(WORK, figures)
+
+
+def in_turns(
+    ways: Mapping[str, Callable[[int, int], dict[str, float]]], connections: int, seconds: int
+) -> dict[str, dict[str, float]]:
+    """The median of each figure of each way, over about twice so many seconds for each."""
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+    turns = min(_MAX_TURNS, 2 * seconds)
+    for number in range(turns):
+        for name in list(ways)[:: 1 if number % 2 == 0 else -1]:
+            found[name].append(ways[name](connections, max(1, 2 * seconds // turns)))
+    return {
+        name: {figure: statistics.median(each[figure] for each in turn) for figure in turn[0]} for name, turn in found.items()
+    }
 
 
 def by_wrk(server: Running, body: Path, connections: int, seconds: int) -> dict[str, float]:

@@ -63,7 +63,7 @@ NOTES = {
     "grpc-large": "Memory: of all our processes, what they share counted once (PSS), every 10 ms, over what it was before; "
     "seconds: from the client's message to the answer's there.",
     "load-generator": "wrk counts a request that took long several times, as those it kept from being sent; here both are "
-    "counted so. Neither has a warm-up.",
+    "counted so. Neither has a warm-up; short turns, medians of them.",
     "grpc-neighbours": "2 connections with 500 calls a second each; the perceptron's process, the gateway and h2load have a core "
     "to themselves. Each kind of disturbance has undisturbed measurements of its own, in turn. Memory: the gateway's "
     "unique memory (USS) while they are there, over what it was before any of them.",

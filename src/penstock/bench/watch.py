@@ -47,7 +47,7 @@ class Watch:
         return Reading(time.monotonic(), cpu_s, memory_bytes, processes, self.stages())
 
     def cpu(self) -> tuple[float, float]:
-        """The time, and the CPU seconds so far, in under a millisecond: while the load runs, the next request must not wait."""
+        """The time, and the CPU seconds so far, in a few milliseconds: while the load runs, the next request waits for it."""
         return time.monotonic(), _tree(self._pid, memory=False)[0] if self._pid else 0.0
 
     def stages(self) -> dict[str, tuple[float, int]]:
