@@ -3,8 +3,7 @@
 Four connections, one request at a time on each. The engine alone: a program that has loaded the model with `penstock.load` and
 calls it from four threads, as it would for four users, and does nothing else; also from one thread; both with the default
 number of threads within an operation. It is asked before and after each of our protocols, so that what the machine does meanwhile
-befalls both. Ours has an instance for each core, with one thread: what docs/models.md says of models
-that take milliseconds.
+befalls both. Ours has an instance for each core, with one thread: what docs/models.md says of models that take milliseconds.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
@@ -168,8 +167,10 @@ def engine(directory: Path) -> Iterator[Engine]:
         questions, answers = process.stdin, process.stdout
 
         def ask(threads: int, seconds: float) -> dict[str, float]:
-            print(threads, seconds, file=questions, flush=True)
-            line = answers.readline()
+            line = ""
+            with suppress(BrokenPipeError):
+                print(threads, seconds, file=questions, flush=True)
+                line = answers.readline()
             if not line:
                 raise ServerFailedError("penstock.load: the program that calls the engine has ended")
             found: dict[str, float] = json.loads(line)
@@ -178,7 +179,8 @@ def engine(directory: Path) -> Iterator[Engine]:
         try:
             yield ask
         finally:
-            questions.close()
+            with suppress(BrokenPipeError):
+                questions.close()
 
 
 def answer_questions(directory: Path) -> None:

@@ -54,12 +54,14 @@ NOTES = {
     "cold": "The store serves another model already. A first round, in which the files come into the page cache, is not counted.",
     "instances": "`--intra-op 1`; wrk and the gateway share the machine's cores with the instances. What it must reach is for "
     "`.npy` and 8 connections, four for each of two instances. Both servers are there and are asked in turn.",
-    "neighbour": "2 connections, each with a pause of 1 ms after an answer. The perceptron's process, the gateway and wrk have a "
-    "core to themselves; MobileNetV2, loaded, swapped and unloaded by the config file, has another, with all else.",
+    "neighbour": "2 connections, each with a pause of 1 ms after an answer, for 8 s or more. The perceptron's "
+    "process, the gateway and wrk have a core to themselves; MobileNetV2, loaded, swapped and unloaded by the config file, has "
+    "another, with all else.",
     "jpeg": "One connection, one picture after the other; Keras in a process of its own, the picture decoded beforehand.",
     "grpc-latency": "grpcio's client with TensorFlow Serving's stubs, one connection, in a process of its own.",
     "image": "One image at a time on each connection. The engine alone: four threads of one program that call the model "
-    "that it has loaded with `penstock.load`, and nothing else. Threads within an operation: the default, everywhere.",
+    "that it has loaded with `penstock.load`, and nothing else, before and after each protocol. Ours has an instance for each "
+    "core, with one thread within an operation; the others have the default number of threads.",
     "grpc-large": "Memory: of all our processes, what they share counted once (PSS), every 10 ms, over what it was before; "
     "seconds: from the client's message to the answer's there.",
     "load-generator": "wrk counts a request that took long several times, as those it kept from being sent; here both are "
