@@ -47,8 +47,9 @@ bench-optimize: $(STAMP)  ## Optimize and serve a zoo of models against TensorFl
 	-$(BIN)/python -m benchmarks.roofline
 	$(BIN)/python -m benchmarks.report benchmarks/results/latest.json
 
-bench-tune: $(STAMP)  ## Tune three models, measure every setting beside it, rewrite docs/performance.md (takes an hour)
+bench-tune: $(STAMP)  ## Tune three models, measure every setting beside it, rewrite docs/performance.md (takes two hours)
 	$(BIN)/python -m benchmarks.tuning
+	$(BIN)/python -m benchmarks.tuning --replay
 	$(BIN)/python -m benchmarks.report benchmarks/results/latest.json
 
 bench-peers: $(STAMP)  ## Measure against every peer in each format, rewrite docs/performance.md (needs wrk and h2load)

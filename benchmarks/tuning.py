@@ -1,8 +1,9 @@
 """`make bench-tune`: what `penstock tune` finds, against every setting of its space, against a poor start, and against `auto`.
 
 `python -m benchmarks.tuning` from the repository's root: tunes each model with the command, then measures the whole grid in
-the same way, compares the best one in turn, and asks the reported knee once more at the end. Prints the table of requirements,
-and writes all figures to a JSON file, of which `python -m benchmarks.report` makes a section of the page. It takes an hour.
+the same way, and compares the best one in turn. With `--replay` the knees that a run has reported are asked once more, an hour
+after they were found. Prints the table of requirements, and writes all figures to a JSON file, of which
+`python -m benchmarks.report` makes a section of the page. It takes an hour.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ from penstock.tune.workload import Workload
 
 RESULTS = Path(__file__).with_name("results")
 LIMIT_S = 1800.0
+#: How long after it was reported a knee is asked again.
+REPLAY_AFTER_S = 3600.0
 #: The published poor start: one of everything, no batches, far more threads than cores, and TensorFlow, plan or not.
 WORST = Setting(gateways=1, instances=1, engine=TENSORFLOW, max_batch_size=1, omp_threads=8)
 #: Of the grid's curves: half of the time, as there are many; the best are measured again.
@@ -71,6 +74,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=NAMES, help="a model; can be repeated")
     parser.add_argument("--budget", default="10m", help="of each model (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="of the comparison (default %(default)s)")
+    parser.add_argument("--replay", action="store_true", help="only the knees of the last run, an hour after each was found")
     parser.add_argument("--smoke", action="store_true", help="one model, no grid, for CI")
     parser.add_argument("--json", type=Path, default=RESULTS / "tuning.json", metavar="FILE", help="default: %(default)s")
     parser.add_argument("--models", type=Path, default=RESULTS / "models", metavar="DIR", help="default: %(default)s")
@@ -93,13 +97,11 @@ def measure(options: argparse.Namespace) -> TuningResults:
     results = read(options.json) if options.json.exists() else TuningResults(run)  # models that are not measured now stay
     results.run = run
     subprocess.run([sys.executable, str(Path(models.__file__)), str(options.models)], check=True)
-    ended: dict[str, float] = {}
     cases = [case for case in CASES if case.model in (options.only or NAMES)]
     for case in cases:
         found = tune(case, options, run)
         if found is None:
             continue
-        ended[case.model] = time.monotonic()
         results.models[case.model] = found
         if not options.smoke:
             measure_grid(case, options, found)
@@ -108,10 +110,18 @@ def measure(options: argparse.Namespace) -> TuningResults:
     if "mobilenet" in results.models and not options.smoke:
         results.engine = tuning_engine.measure(options.models, results.models["mobilenet"].result, options.rounds)
         results.write(options.json)
-    for case in cases:
-        if case.model in ended and not options.smoke:
-            replay(case, options, results.models[case.model], ended[case.model])
-    results.write(options.json)
+    return results
+
+
+def replay_all(options: argparse.Namespace) -> TuningResults:
+    """Asks each reported knee again, as soon as its hour has passed. Raises FileNotFoundError without a run before."""
+    results = read(options.json)
+    cases = [case for case in CASES if case.model in (options.only or NAMES) and case.model in results.models]
+    for case in sorted(cases, key=lambda case: results.models[case.model].ended):
+        found = results.models[case.model]
+        time.sleep(max(0.0, found.ended + REPLAY_AFTER_S - time.time()))
+        replay(case, options, found)
+        results.write(options.json)
     return results
 
 
@@ -140,7 +150,7 @@ def tune(case: Case, options: argparse.Namespace, run: Results) -> Tuned | None:
     if status:
         run.fail("tune", case.model, " / ".join(log.read_text(errors="replace").strip().splitlines()[-3:]))
         return None
-    return Tuned(machine.commit(), read_tuned(out))
+    return Tuned(machine.commit(), read_tuned(out), ended=time.time())
 
 
 def model_folder(case: Case, options: argparse.Namespace) -> Path:
@@ -214,11 +224,12 @@ def compare(case: Case, options: argparse.Namespace, found: Tuned) -> None:
         print(f"compared: {case.model} round {number} of {options.rounds}", flush=True)
 
 
-def replay(case: Case, options: argparse.Namespace, found: Tuned, ended: float) -> None:
-    """The reported knee once more: the same setting, as many connections."""
-    tool = measuring(case, options, "replayed")
+def replay(case: Case, options: argparse.Namespace, found: Tuned) -> None:
+    """The reported knee three times more: the same setting, as many connections."""
+    tool = measuring(case, options, f"replayed {time.time():.0f}")
     like = next((one.steps for one in found.result.tried if one.setting == found.result.winner), found.result.auto_steps)
-    found.replayed_after_min = (time.monotonic() - ended) / 60
+    found.replayed = []
+    found.replayed_after_min = (time.time() - found.ended) / 60
     value, slo = OBJECTIVES[found.result.objective].value, parse_slo(case.slo)
     for number in range(1, 4):
         point = tool.again(found.result.winner, like, "replayed", number)
@@ -229,7 +240,7 @@ def main() -> int:
     options = arguments()
     # Ended by a timeout or a supervisor, the runner still ends what it has started.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    results = measure(options)
+    results = replay_all(options) if options.replay else measure(options)
     for bar in bars(results):
         mark = {True: "met", False: "NOT MET", None: "–"}[bar.met]
         print(f"{bar.work:12} {bar.what:60} {bar.required:>10} {bar.measured:>10}  {mark}")

@@ -25,12 +25,13 @@ class Tuned:
     """One model, at a commit. grid: what the objective made of every setting of the space. settings: those that are compared, by
     name.
 
-    rounds: by name, the objective's value in each round. replayed: the throughput at the reported knee's connections, and the
-    minutes that had passed since.
+    rounds: by name, the objective's value in each round. ended: when it was found, in seconds since the epoch. replayed: the
+    throughput at the reported knee's connections, and the minutes that had passed since.
     """
 
     commit: str
     result: TuneResult
+    ended: float
     grid: list[tuple[Setting, float]] = field(default_factory=list)
     settings: dict[str, Setting] = field(default_factory=dict)
     rounds: dict[str, list[float]] = field(default_factory=dict)
