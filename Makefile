@@ -39,22 +39,22 @@ bench: $(STAMP)  ## Measure against the peers, rewrite docs/performance.md (need
 	$(BIN)/python -m benchmarks.run --json benchmarks/results/latest.json
 	-$(BIN)/python -m benchmarks.profile
 	-$(BIN)/python -m benchmarks.profile --grpc
-	$(BIN)/python -m benchmarks.report benchmarks/results/latest.json
+	$(BIN)/python -m benchmarks.report
 	$(BIN)/python tools/generate_docs.py
 
 bench-optimize: $(STAMP)  ## Optimize and serve a zoo of models against TensorFlow, rewrite docs/performance.md (needs wrk)
 	$(BIN)/python -m benchmarks.optimize
 	-$(BIN)/python -m benchmarks.roofline
-	$(BIN)/python -m benchmarks.report benchmarks/results/latest.json
+	$(BIN)/python -m benchmarks.report
 
 bench-tune: $(STAMP)  ## Tune three models, measure every setting beside it, rewrite docs/performance.md (takes two hours)
 	$(BIN)/python -m benchmarks.tuning
 	$(BIN)/python -m benchmarks.tuning --replay
-	$(BIN)/python -m benchmarks.report benchmarks/results/latest.json
+	$(BIN)/python -m benchmarks.report
 
 bench-peers: $(STAMP)  ## Measure against every peer in each format, rewrite docs/performance.md (needs wrk and h2load)
 	$(BIN)/python -m benchmarks.side_by_side
-	$(BIN)/python -m benchmarks.report benchmarks/results/latest.json
+	$(BIN)/python -m benchmarks.report
 
 bench-smoke: smoke-run smoke-optimize smoke-tuning  ## That the benchmarks run; their figures are not looked at
 

@@ -1,22 +1,27 @@
 """One Predict of half_plus_two after the other from Python's grpcio client with TensorFlow Serving's own stubs.
 
-The client is a process of its own: a TensorFlow that the runner had loaded would count as its load from here on.
+The client is a process of its own: a TensorFlow that the runner had loaded would count as its load from here on. Beside the two
+servers: nghttpd, a server in C++, with our answer as a constant. What such a call takes is the client's, the system's and the
+wire's; no server can take less.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks import calls, messages
+from benchmarks import calls, coldness, messages
 from benchmarks.grpc_predict import GrpcLauncher, answer, row
 from benchmarks.load import TIMEOUT_S
 from benchmarks.results import Results
-from benchmarks.servers import PENSTOCK, Contender, ServerFailedError, running
+from benchmarks.servers import PENSTOCK, Contender, Launch, Running, ServerFailedError, free_port, running
 from benchmarks.tensor import WARM_UP_CALLS, median_ms
 from benchmarks.throughput import TOLERANCE, Plan
 
@@ -24,6 +29,7 @@ WORK = "grpc-latency"
 MODEL = "half_plus_two"
 CALLS = 2000
 PARTS = ("gateway", "host")
+NGHTTPD = "nghttpd"
 
 
 def measure(peer: Contender | None, launch: GrpcLauncher, count: int, plan: Plan, results: Results) -> None:
@@ -31,6 +37,7 @@ def measure(peer: Contender | None, launch: GrpcLauncher, count: int, plan: Plan
     call = messages.predict(MODEL, row(plan.directory, MODEL), as_content=False)
     expected = answer(plan.directory, MODEL)
     contenders = {"served_ms": PENSTOCK, **({"peer_ms": peer} if peer else {})}
+    constant: bytes | None = None
     for number in range(plan.rounds):
         figures: dict[str, float] = {}
         for name in contenders if number % 2 == 0 else reversed(contenders):
@@ -48,10 +55,31 @@ def measure(peer: Contender | None, launch: GrpcLauncher, count: int, plan: Plan
                         spent_s = {part: server.cpu_s_of(part) - before[part] for part in PARTS}
                         figures |= {f"{part}_cpu_ms": spent / (count + WARM_UP_CALLS) * 1e3 for part, spent in spent_s.items()}
                         figures["client_cpu_ms"] = cpu_ms
+                        constant = calls.ask(server.launch.port, call)
                     calls.check(server, call, expected, TOLERANCE)
             except ServerFailedError as error:
                 results.fail(WORK, contender.name, str(error))
-        results.add(WORK, figures)
+        if constant is not None and shutil.which(NGHTTPD):
+            try:
+                with constant_server(call.method, constant) as server:
+                    calls.wait_for_answer(server, call)
+                    figures["constant_ms"], figures["constant_cpu_ms"] = client_ms(server.launch.port, count)
+            except ServerFailedError as error:
+                results.fail(WORK, NGHTTPD, str(error))
+        results.add(WORK, figures | coldness.measure())
+
+
+@contextmanager
+def constant_server(method: str, message: bytes) -> Iterator[Running]:
+    """A server whose answer to this method is always this."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / method.lstrip("/")
+        file.parent.mkdir()
+        messages.Call(method, message).write(file)
+        argv = [NGHTTPD, "--no-tls", f"--htdocs={folder}", "--trailer=grpc-status: 0", str(port)]
+        with running(Launch(argv, port, method)) as server:
+            yield server
 
 
 def client_ms(port: int, count: int) -> tuple[float, float]:

@@ -9,7 +9,6 @@ requirement that is not met shows in the table alone.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import shlex
 import signal
@@ -62,19 +61,13 @@ def arguments() -> argparse.Namespace:
 def measure(options: argparse.Namespace) -> OptimizeResults:
     """Runs what was asked for; what was measured is written after each model, and when the run is interrupted."""
     tools, before = optimize_served.require_tools(), machine.describe()
-    served = Results(
-        date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        commit=machine.commit(),
-        machine=before,
-        settings={
-            "rounds": options.rounds,
-            "served_rounds": options.served_rounds,
-            "seconds": options.seconds,
-            "gateways": GATEWAYS,
-        },
-        versions={"penstock": environments.versions(Path(sys.executable)), "system": tools},
-    )
-    results = OptimizeResults(served)
+    settings = {
+        "rounds": options.rounds,
+        "served_rounds": options.served_rounds,
+        "seconds": options.seconds,
+        "gateways": GATEWAYS,
+    }
+    results = OptimizeResults(Results.begun(settings, before, tools))
     command = shlex.split(options.server)
     zoo.prepare(options.zoo, options.only)
     try:

@@ -1,16 +1,18 @@
-"""`python -m benchmarks.report RESULTS.json`: the figures of a run as docs/performance.md and docs/performance.svg.
+"""`python -m benchmarks.report`: the figures of the last run as docs/performance.md and docs/performance.svg.
 
 Computes nothing that is not in the JSON file but medians and ratios. The profiles that `python -m benchmarks.profile` made,
 benchmarks/profile.md and benchmarks/profile_grpc.md, are put into their marked place as they are. The sections on optimized
 models and tuned settings come from the results of `python -m benchmarks.optimize` and `python -m benchmarks.tuning`, that on all
-peers, with docs/peers.svg, from those of `python -m benchmarks.side_by_side`.
+peers, with docs/peers.svg, from those of `python -m benchmarks.side_by_side`. What was not measured on this machine stays as the
+page has it.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import (
@@ -32,19 +34,23 @@ from benchmarks.servers import GRPC_CONTENDERS, PEER_CONTENDERS, PENSTOCK, Conte
 PROFILES = (Path(__file__).with_name("profile.md"), Path(__file__).with_name("profile_grpc.md"))
 #: What `python -m benchmarks.roofline` made.
 ROOFLINE = Path(__file__).with_name("roofline.md")
+#: What `python -m benchmarks.run` measured.
+LATEST = Path(__file__).with_name("results") / "latest.json"
 #: What `python -m benchmarks.optimize` measured.
 OPTIMIZED = Path(__file__).with_name("results") / "optimize.json"
 #: What `python -m benchmarks.tuning` measured.
 TUNED = Path(__file__).with_name("results") / "tuning.json"
 #: What `python -m benchmarks.side_by_side` measured.
 PEERS = Path(__file__).with_name("results") / "peers.json"
+PEERS_HEADING, OPTIMIZED_HEADING, TUNED_HEADING = OTHERS = ("## All peers", "## Optimized models", "## Tuned settings")
+_BEFORE = "## How it was measured"
 CONTENDERS = (PENSTOCK, *PEER_CONTENDERS, *GRPC_CONTENDERS)
 OUR_PARTS = ("penstock", "tensorflow", "tensorflow-cpu", "numpy", "uvloop", "httptools", "pysimdjson", "orjson")
 NONE = "–"
 
 
-def page(results: Results, profile: str | None, more: Sequence[str] = ()) -> str:
-    """The whole of performance.md; `more` are the blocks of its sections on peers, optimized models and tuned settings."""
+def page(results: Results, profile: str | None) -> str:
+    """The whole of performance.md without its sections on peers, optimized models and tuned settings."""
     figures = list(figure_blocks(results))
     blocks = [
         "<!-- Made by `python -m benchmarks.report`: do not edit. -->",
@@ -62,8 +68,7 @@ def page(results: Results, profile: str | None, more: Sequence[str] = ()) -> str
         *other_blocks(results),
         "## Many models, scripts, instances, gRPC" if figures else "",
         *figures,
-        *more,
-        "## How it was measured",
+        _BEFORE,
         method(results),
         contender_table(results),
         "## Repeat it",
@@ -73,7 +78,11 @@ def page(results: Results, profile: str | None, more: Sequence[str] = ()) -> str
     ]
     if profile is not None:
         blocks.append(profile.strip())
-    return "\n\n".join(block for block in blocks if block) + "\n"
+    return joined(blocks).rstrip("\n") + "\n"
+
+
+def joined(blocks: Iterable[str]) -> str:
+    return "\n\n".join(block for block in blocks if block) + "\n\n"
 
 
 def introduction(results: Results) -> str:
@@ -275,7 +284,7 @@ def repetition(results: Results) -> str:
         "python -m benchmarks.run --only perceptron-64 --peers mosec,fastapi --rounds 5",
         "python -m benchmarks.run --only hosted-500 --only instances --only neighbour --peers none",
         "python -m benchmarks.run --only grpc-predict --only image --peers grpcio_aio,pytriton",
-        "python -m benchmarks.report benchmarks/results/latest.json",
+        "python -m benchmarks.report",
         "",
         "# one figure by hand",
         "penstock serve benchmarks/results/models/perceptron &",
@@ -306,27 +315,53 @@ def _chart_bar(results: Results, work: works.Load, contender: Contender) -> Bar:
     return Bar(contender.title, found.rate, f"{per_second(found.rate)}{ratio}", contender is PENSTOCK)
 
 
+def sections(text: str) -> dict[str, str]:
+    """The sections of a page by their headings, each from its heading on; what stands before the first is under an empty one."""
+    parts = re.split(r"^(?=## )", text, flags=re.MULTILINE)
+    return {part.partition("\n")[0] if place else "": part for place, part in enumerate(parts)}
+
+
+def with_sections(text: str, own: Mapping[str, str]) -> str:
+    """The page with these sections, by heading, in the place of its own, or before that on how it was measured."""
+    found = sections(text)
+    for heading, section in own.items():
+        if heading not in found:
+            place = list(found).index(_BEFORE)
+            found = dict([*list(found.items())[:place], (heading, ""), *list(found.items())[place:]])
+        found[heading] = section
+    return "".join(found.values())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description="Figures to docs/performance.md.")
-    parser.add_argument("results", type=Path, metavar="RESULTS.json")
+    parser.add_argument("results", type=Path, nargs="?", default=LATEST, metavar="RESULTS.json", help="default: %(default)s")
     parser.add_argument("--optimize", type=Path, default=OPTIMIZED, metavar="FILE", help="where there is one: %(default)s")
     parser.add_argument("--tuning", type=Path, default=TUNED, metavar="FILE", help="where there is one: %(default)s")
     parser.add_argument("--peers", type=Path, default=PEERS, metavar="FILE", help="where there is one: %(default)s")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", metavar="DIR", help="where to write (default: docs)")
     options = parser.parse_args()
-    results = read(options.results)
-    profile = "\n\n".join(file.read_text().strip() for file in PROFILES if file.exists()) or None
-    peers = read(options.peers) if options.peers.exists() else None
-    bounds = ROOFLINE.read_text() if ROOFLINE.exists() else ""
-    more = side_by_side_report.section(peers) if peers else []
-    more += optimize_report.section(optimize_results.read(options.optimize), bounds) if options.optimize.exists() else []
-    more += tuning_report.section(tuning_results.read(options.tuning)) if options.tuning.exists() else []
     options.docs.mkdir(parents=True, exist_ok=True)
-    (options.docs / "performance.md").write_text(page(results, profile, more))
-    (options.docs / "performance.svg").write_text(chart(results))
-    if peers:
+    written = options.docs / "performance.md"
+    present = written.read_text() if written.exists() else ""
+    profile = "\n\n".join(file.read_text().strip() for file in PROFILES if file.exists()) or None
+    own = {heading: section for heading, section in sections(present).items() if heading in OTHERS}
+    if options.results.exists():
+        results = read(options.results)
+        present = page(results, profile)
+        (options.docs / "performance.svg").write_text(chart(results))
+    elif not present:
+        parser.error(f"{options.results} is not there, nor is {written}")
+    if options.peers.exists():
+        peers = read(options.peers)
+        own[PEERS_HEADING] = joined(side_by_side_report.section(peers))
         (options.docs / "peers.svg").write_text(side_by_side_report.chart(peers))
-    print(options.docs / "performance.md")
+    if options.optimize.exists():
+        bounds = ROOFLINE.read_text() if ROOFLINE.exists() else ""
+        own[OPTIMIZED_HEADING] = joined(optimize_report.section(optimize_results.read(options.optimize), bounds))
+    if options.tuning.exists():
+        own[TUNED_HEADING] = joined(tuning_report.section(tuning_results.read(options.tuning)))
+    written.write_text(with_sections(present, {heading: own[heading] for heading in OTHERS if heading in own}))
+    print(written)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import statistics
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks import environments, machine
 from benchmarks.load import Sample
 from benchmarks.machine import ROOT
+from benchmarks.servers import Name
 
 
 @dataclass
@@ -34,6 +39,31 @@ class Results:
     tensor_ms: dict[str, list[float]] = field(default_factory=dict)
     unique_mb: dict[str, list[float]] = field(default_factory=dict)
     figures: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+
+    @classmethod
+    def begun(
+        cls,
+        settings: dict[str, int],
+        described: dict[str, str | int | float],
+        tools: dict[str, str] | None = None,
+        pythons: Mapping[Name, Path] | None = None,
+        missing: dict[str, str] | None = None,
+    ) -> Results:
+        """Those of a run that begins: now, at this commit, on the machine that was `described` before anything was started.
+
+        tools: versions of load generators. pythons: by peer, the interpreter of its environment. missing: peers that are not
+        installed, and why.
+        """
+        versions = {"penstock": environments.versions(Path(sys.executable))}
+        versions |= {peer: environments.versions(python) for peer, python in (pythons or {}).items()}
+        return cls(
+            date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            commit=machine.commit(),
+            machine=described,
+            settings=settings,
+            versions=versions | ({"system": tools} if tools else {}),
+            missing=missing or {},
+        )
 
     def add(self, work: str, figures: dict[str, float]) -> None:
         """Says and keeps the figures of one round."""

@@ -9,7 +9,6 @@ in the table alone.
 from __future__ import annotations
 
 import argparse
-import datetime
 import shlex
 import signal
 import subprocess
@@ -42,7 +41,6 @@ from benchmarks import (
 )
 from benchmarks.results import Results, summarize
 from benchmarks.servers import (
-    GATEWAYS,
     GRPC_CONTENDERS,
     PEER_CONTENDERS,
     PENSTOCK,
@@ -107,18 +105,8 @@ def measure(options: argparse.Namespace) -> Results:
     pythons = {peer.name: found[peer.home] for peer in peers if peer.home in found}
     server = shlex.split(options.server)
     plan = throughput.Plan(options.models, options.rounds, options.seconds, options.warm_up)
-    results = Results(
-        date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        commit=machine.commit(),
-        machine=before,
-        settings={"rounds": plan.rounds, "seconds": plan.seconds, "warm_up_s": plan.warm_up_s, "gateways": GATEWAYS},
-        versions={
-            "penstock": environments.versions(Path(sys.executable)),
-            **{peer: environments.versions(python) for peer, python in pythons.items()},
-            "system": tools,
-        },
-        missing={peer.name: missing[peer.home] for peer in peers if peer.home in missing},
-    )
+    reasons: dict[str, str] = {peer.name: missing[peer.home] for peer in peers if peer.home in missing}
+    results = Results.begun(plan.settings, before, tools, pythons, reasons)
     able = [peer for peer in peers if peer.name in pythons]
     of_grpc = {peer.name: peer for peer in GRPC_CONTENDERS if peer in able}
 

@@ -9,7 +9,6 @@ cannot be installed, started or measured has a reason instead of figures. Exit c
 from __future__ import annotations
 
 import argparse
-import datetime
 import shlex
 import signal
 import subprocess
@@ -22,7 +21,7 @@ from benchmarks import calls, environments, grpc_predict, load, machine, models,
 from benchmarks.formats import Question, question
 from benchmarks.results import Results
 from benchmarks.run import failed
-from benchmarks.servers import GATEWAYS, Launch, Running, ServerFailedError, running
+from benchmarks.servers import Launch, Running, ServerFailedError, running
 from benchmarks.side_by_side_results import CONNECTIONS, WORKS, Work
 from benchmarks.side_by_side_servers import PENSTOCK, SERVERS, Peer, launch, launch_ours, unable
 
@@ -67,18 +66,7 @@ def measure(options: argparse.Namespace) -> Results:
     reasons: dict[str, str] = {peer.name: missing[peer.contender.home] for peer in peers if peer.contender.home in missing}
     reasons |= {name: reason for name, python in pythons.items() if (reason := unable(name, python))}
     plan = throughput.Plan(options.models, options.rounds, options.seconds, options.warm_up)
-    results = Results(
-        date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        commit=machine.commit(),
-        machine=before,
-        settings={"rounds": plan.rounds, "seconds": plan.seconds, "warm_up_s": plan.warm_up_s, "gateways": GATEWAYS},
-        versions={
-            "penstock": environments.versions(Path(sys.executable)),
-            **{name: environments.versions(python) for name, python in pythons.items()},
-            "system": tools,
-        },
-        missing=reasons,
-    )
+    results = Results.begun(plan.settings, before, tools, pythons, reasons)
     able = [peer for peer in options.only if peer.name not in reasons]
     command = shlex.split(options.server)
 

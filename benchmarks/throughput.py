@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks import load, models
 from benchmarks.results import Results
-from benchmarks.servers import Contender, Launch, Running, ServerFailedError, running
+from benchmarks.servers import GATEWAYS, Contender, Launch, Running, ServerFailedError, running
 from benchmarks.works import Load
 
 TOLERANCE = 1e-4
@@ -31,6 +31,11 @@ class Plan:
     rounds: int
     seconds: int
     warm_up_s: int
+
+    @property
+    def settings(self) -> dict[str, int]:
+        """What the report says of it."""
+        return {"rounds": self.rounds, "seconds": self.seconds, "warm_up_s": self.warm_up_s, "gateways": GATEWAYS}
 
 
 def measure(loads: Sequence[Load], contenders: Sequence[Contender], launch: Launcher, plan: Plan, results: Results) -> None:

@@ -9,7 +9,6 @@ after they were found. Prints the table of requirements, and writes all figures 
 from __future__ import annotations
 
 import argparse
-import datetime
 import shutil
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import environments, machine, models, tuning_engine
+from benchmarks import machine, models, tuning_engine
 from benchmarks.results import Results
 from benchmarks.tuning_results import AUTO, GRID, POOR, TUNED, Tuned, TuningResults, bars, read
 from penstock.bench.slo import parse_slo
@@ -87,13 +86,8 @@ def arguments() -> argparse.Namespace:
 
 def measure(options: argparse.Namespace) -> TuningResults:
     """What was measured is written after each model."""
-    run = Results(
-        date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        commit=machine.commit(),
-        machine=machine.describe(),
-        settings={"rounds": options.rounds, "budget_s": int(parse_budget(options.budget))},
-        versions={"penstock": environments.versions(Path(sys.executable))},
-    )
+    settings = {"rounds": options.rounds, "budget_s": int(parse_budget(options.budget))}
+    run = Results.begun(settings, machine.describe())
     results = read(options.json) if options.json.exists() else TuningResults(run)  # models that are not measured now stay
     results.run = run
     subprocess.run([sys.executable, str(Path(models.__file__)), str(options.models)], check=True)

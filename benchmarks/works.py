@@ -58,7 +58,9 @@ NOTES = {
     "process, the gateway and wrk have a core to themselves; MobileNetV2, loaded, swapped and unloaded by the config file, has "
     "another, with all else.",
     "jpeg": "One connection, one picture after the other; Keras in a process of its own, the picture decoded beforehand.",
-    "grpc-latency": "grpcio's client with TensorFlow Serving's stubs, one connection, in a process of its own.",
+    "grpc-latency": "grpcio's client with TensorFlow Serving's stubs, one connection, in a process of its own. nghttpd is a "
+    "server in C++ that has our answer as a file: its time is the client's, the system's and the wire's, and none is shorter. "
+    "Between two calls each process waits for half a millisecond: how much slower code is then depends on the machine.",
     "image": "One image at a time on each connection. The engine alone: four threads of one program that call the model "
     "that it has loaded with `penstock.load`, and nothing else, before and after each protocol. Ours has an instance for each "
     "core, with one thread within an operation; the others have the default number of threads.",
@@ -137,6 +139,11 @@ FIGURES: dict[str, dict[str, str]] = {
         "client_cpu_ms": "CPU per call: client, ms",
         "gateway_cpu_ms": "CPU per call: gateway, ms",
         "host_cpu_ms": "CPU per call: host, ms",
+        "constant_ms": "nghttpd with a constant answer, no model: p50, ms",
+        "constant_cpu_ms": "CPU per call with nghttpd: client, ms",
+        "at_once_us": "some lines of Python that no server has, again at once, µs",
+        "slept_us": "the same after 0.5 ms of sleep, µs",
+        "spun_us": "the same after 0.5 ms of another loop, µs",
     },
     "image": {
         "engine_rate": "the engine alone, four threads of one process, images/s",

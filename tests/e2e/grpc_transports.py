@@ -22,8 +22,8 @@ from penstock.errors import InvalidArgument, from_code
 from penstock.wire import http2
 from penstock.wire.grpc import Buffer, GrpcCall, Kind, Method, Methods, Reply
 from penstock.wire.grpcio_server import GrpcioServer
-from penstock.wire.http1 import HttpServer, Limits
 from penstock.wire.request import Request, Response
+from penstock.wire.server import HttpServer, Limits
 from tests.servers import wait_until
 
 NGHTTP2, GRPCIO = "nghttp2", "grpcio"

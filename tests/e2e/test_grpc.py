@@ -13,7 +13,7 @@ import pytest
 
 from penstock.errors import Code, Unavailable
 from penstock.wire.grpc import Reply
-from penstock.wire.http1 import Limits
+from penstock.wire.server import Limits
 from tests.e2e.grpc_transports import GRPCIO, MAX_MESSAGE_BYTES, NGHTTP2, TRANSPORTS, TransportServer
 from tests.servers import wait_until
 

@@ -64,7 +64,7 @@ def scripted(models: Path, tmp_path: Path) -> Path:
 
 def test_a_script_that_is_waited_for_gets_more_processes(scripted: Path) -> None:
     with Server(scripted) as server, clients(server, "/invocations", b"") as answers:
-        wait_until(lambda: len(set(answers)) > 1, "answers of more processes than one")
+        wait_until(lambda: len(set(answers)) > 1, "answers of more processes than one", 60)  # it needs a core that is free
         assert server.log.count("keeps its process busy") == 1
 
 

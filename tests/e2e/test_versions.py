@@ -87,7 +87,7 @@ def test_a_broken_new_version_keeps_the_old_one(folder: Path, models: Path, brok
         response = _post(server, "model/versions/2")
         assert response.status_code == 503
         assert "Version 2 of model model is not being served: " in error_of(response)
-        assert "model/2 is not served" in server.log
+        wait_until(lambda: "model/2 is not served" in server.log, "the log says so")
         put_version(models / "two_versions" / "2", folder, 3)
         wait_until(_is_settled(server, {"3": "AVAILABLE"}), "version 3 alone", 30)
         assert _predictions(server) == [3.5]

@@ -18,8 +18,8 @@ from typing import Any, cast
 
 import orjson
 
-from penstock.wire.http1 import HttpServer, Limits
 from penstock.wire.request import Request, Response
+from penstock.wire.server import HttpServer, Limits
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 

@@ -11,8 +11,8 @@ from itertools import permutations
 import pytest
 
 from penstock.errors import InvalidArgument
-from penstock.wire.http1 import Limits
 from penstock.wire.request import Request, Response
+from penstock.wire.server import Limits
 from tests.wire.peer import CONTINUE, Peer, answer_at_once, bytewise, chunked, chunked_request, cuts, request_bytes
 
 LONG = {"predictions": [0.5] * 2000}

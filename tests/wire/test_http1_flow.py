@@ -9,8 +9,8 @@ import pytest
 
 from penstock.api.router import Handler, Router
 from penstock.errors import NotFound
-from penstock.wire.http1 import HttpServer, Limits
 from penstock.wire.request import Request, Response
+from penstock.wire.server import HttpServer, Limits
 from tests.wire.peer import Peer, answer_at_once, chunked, chunked_request, describe, request_bytes
 
 LIMITS = Limits(max_head_bytes=1000, max_body_bytes=10_000_000)
@@ -109,11 +109,6 @@ def test_large_bodies_are_not_pipelined() -> None:
     peer.answer(peer.requests[1], Response(200, b"2"))
     peer.answer(peer.requests[2], Response(200, b"3"))
     assert [answer.body for answer in peer.answers()] == [b"1", b"2", b"3"]
-
-
-def test_a_body_in_many_small_pieces_is_not_kept_in_pieces() -> None:
-    peer = Peer(limits=LIMITS).send(request_bytes(bytes(60_000))[:-60_000], *[b"ab"] * 10_000)
-    assert len(peer.protocol._body_parts) < 10
 
 
 @pytest.mark.parametrize("size", [65_535, 65_536, 400_000])

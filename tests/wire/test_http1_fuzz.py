@@ -7,7 +7,7 @@ import gzip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.wire.http1 import Limits
+from penstock.wire.server import Limits
 from tests.wire.peer import CONTINUE, Peer, answer_at_once, chunked, chunked_request, request_bytes
 
 LIMITS = Limits(max_head_bytes=300, max_body_bytes=200)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.wire.http1 import Limits
+from penstock.wire.server import Limits
 from tests.wire.peer import Peer, answer_at_once, bytewise, chunked, chunked_request, cuts, request_bytes
 
 LIMITS = Limits(max_head_bytes=1000, max_body_bytes=1000)

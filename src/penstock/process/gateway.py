@@ -61,8 +61,8 @@ from penstock.serving.shared_memory import Region, SharedMemory
 from penstock.wire import http2
 from penstock.wire.grpc import Methods
 from penstock.wire.grpcio_server import GrpcioServer, tls
-from penstock.wire.http1 import HttpServer, Limits
 from penstock.wire.request import App
+from penstock.wire.server import HttpServer, Limits
 
 _TICK_S = 0.05
 _TICKS_PER_SWEEP = 20

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
 import time
@@ -16,12 +15,12 @@ from penstock.observe.log import get_logger
 from penstock.observe.metrics import merged_snapshot
 from penstock.process.channel import FrameSocket, frame_pair
 from penstock.process.control_loop import ControlLoop
+from penstock.process.ends import ending, kill
 from penstock.process.gateway import MakeApp, run_gateway
 from penstock.process.listening import Listener
 from penstock.process.messages import CollectMetrics, Drain, GatewayReady, MetricsCollected, MetricsReport
 from penstock.process.restart import restart_delay
 from penstock.process.supervised import GatewayProcess
-from penstock.process.zygote_process import ending
 
 _COLLECT_S = 1.0
 log = get_logger("supervisor")
@@ -68,6 +67,11 @@ class Gateways:
     @property
     def are_listening(self) -> bool:
         return all(gateway.is_listening for gateway in self.all)
+
+    @property
+    def listening(self) -> list[int]:
+        """The indices of those that listen."""
+        return [gateway.index for gateway in self.all if gateway.is_listening]
 
     @property
     def have_ended(self) -> bool:
@@ -125,7 +129,7 @@ class Gateways:
             collection = self._collections.get((message.asker, message.id))
             if collection is not None:
                 collection[gateway.index] = message.figures
-                if len(collection) == sum(1 for one in self.all if one.is_listening):
+                if len(collection) == len(self.listening):
                     self._collected(message.asker, message.id)
         else:
             self._heard(message)
@@ -183,7 +187,7 @@ class Gateways:
     def kill(self) -> None:
         for gateway in self.all:
             if gateway.pid:
-                os.kill(gateway.pid, signal.SIGKILL)
+                kill(gateway.pid)
 
     def end(self) -> None:
         """Ends what is left of them, at once."""

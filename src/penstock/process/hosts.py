@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -20,26 +19,25 @@ import msgspec
 from penstock.config import ServeOptions
 from penstock.errors import DeadlineExceeded, FailedPrecondition, Internal, PenstockError, Unavailable
 from penstock.models.engine_choice import Choice, choose
-from penstock.models.machine_memory import anonymous_bytes, unique_bytes
 from penstock.models.version import Version
 from penstock.observe.log import get_logger
 from penstock.process.channel import FrameSocket, frame_pair
 from penstock.process.control_loop import ControlLoop
+from penstock.process.ends import await_ends, ending, kill
+from penstock.process.host_memory import HostMemory
 from penstock.process.host_specs import HostSpecs
 from penstock.process.messages import Loaded, LoadFailed, ScriptBusy, signature_of
 from penstock.process.restart import MAX_FAILED_STARTS, restart_delay
 from penstock.process.spreader import Spreader
 from penstock.process.supervised import HostProcess
 from penstock.process.unpackings import ArchiveReports, Unpackings
-from penstock.process.zygote_process import Lifeline, ZygoteProcess, ending
+from penstock.process.zygote_process import Lifeline, ZygoteProcess
 from penstock.process.zygotes import Home, ZygoteEvents, Zygotes
 from penstock.serving.routes import State
 
 _END_S = 2.0
 #: From when a host was told to end until it is ended by force.
 _KILL_AFTER_S = 2.0
-#: Hosts whose memory is looked at in one go: a look costs some microseconds.
-_LOOKS_AT_ONCE = 100
 log = get_logger("supervisor")
 
 #: Told once: None, or what went wrong.
@@ -107,7 +105,7 @@ class Hosts:
         self._zygotes = Zygotes(loop, options, lifeline, zygote, ZygoteEvents(self._forked, self._exited, self._engine_missing))
         self._unpackings = Unpackings(loop, self._zygotes, reports, options.load_timeout_s)
         self._spreader = Spreader(self, reports.has_room)
-        self._next_look = 0
+        self.memory = HostMemory(self._hosts.values, reports.version_measured)
 
     # What the manager has done
 
@@ -213,38 +211,19 @@ class Hosts:
         host = self._hosts.get(host_id)
         if host is not None and host.pid and not host.is_ending:
             log.error("the process of %s (pid %d) hangs: it is ended", host.version.title, host.pid)
-            _kill(host.pid)
+            kill(host.pid)
 
     def restart(self, title: str) -> None:
         """Ends the hosts of a version that has grown too large; they are started again."""
         for host in self._hosts.values():
             if host.version.title == title and host.is_loaded and not host.is_ending:
                 log.error("%s has grown to %d MB: its process is started anew", title, host.own_bytes >> 20)
-                _kill(host.pid)
+                kill(host.pid)
 
     @property
     def answering(self) -> Sequence[HostProcess]:
         """The hosts whose models are loaded."""
         return [host for host in self._hosts.values() if host.is_loaded and not host.is_ending]
-
-    def look_at_memory(self) -> None:
-        """Measures some of the hosts, all of them in turn."""
-        hosts = [host for host in self._hosts.values() if host.is_loaded]
-        for place in range(min(_LOOKS_AT_ONCE, len(hosts))):
-            self._look_at(hosts[(self._next_look + place) % len(hosts)])
-        self._next_look += _LOOKS_AT_ONCE
-
-    def look_again(self, title: str) -> None:
-        """Measures the hosts of one version."""
-        for host in [host for host in self._hosts.values() if host.version.title == title and host.is_loaded]:
-            self._look_at(host)
-
-    def _look_at(self, host: HostProcess) -> None:
-        host.own_bytes = max(0, anonymous_bytes(host.pid) - host.shared_bytes)
-        self._report_memory(host.version)
-
-    def _report_memory(self, version: Version) -> None:
-        self._reports.version_measured(version, sum(host.own_bytes for host in self._hosts_of(version)))
 
     def count_others(self, model: str) -> int:
         """The hosts of other models than this."""
@@ -276,7 +255,7 @@ class Hosts:
             host.pid = pid
             if host.is_ending:
                 self._zygotes.expect_end(pid)
-                _kill(pid)
+                kill(pid)
 
     def _exited(self, pid: int, status: int) -> None:
         if status:
@@ -301,13 +280,11 @@ class Hosts:
                 self._end(host)  # a state of its own would be another model
                 return
             host.is_loaded = True
-            host.own_bytes = unique_bytes(host.pid)
-            host.shared_bytes = max(0, anonymous_bytes(host.pid) - host.own_bytes)
             version.failed_starts = 0
             version.signatures = {one.name: signature_of(one) for one in message.signatures}
             version.batches, version.load_s = message.batches, message.load_s
             version.is_stateful, version.has_script = message.is_stateful, message.has_script
-            self._report_memory(version)
+            self.memory.loaded(host)
             self._reports.host_answers(host)
             self._reports.version_loaded(version)
             self._look_at_renewal(version)
@@ -363,7 +340,7 @@ class Hosts:
             self._zygotes.expect_end(host.pid)
         self._loop.shut(host.control)
         if not host.is_loaded and host.pid:
-            _kill(host.pid)
+            kill(host.pid)
         self._loop.after(_KILL_AFTER_S, lambda: self._kill_late(host))
 
     def _end_late(self, host_id: int) -> None:
@@ -373,7 +350,7 @@ class Hosts:
 
     def _kill_late(self, host: HostProcess) -> None:
         if host.id in self._hosts and host.pid:
-            _kill(host.pid)
+            kill(host.pid)
 
     def _lost(self, host: HostProcess) -> None:
         """A host has ended: the next one, unless its version is over."""
@@ -416,30 +393,4 @@ class Hosts:
         for host in self._hosts.values():
             host.control.close()
         self._zygotes.end()
-        until = time.monotonic() + _END_S
-        pids = [host.pid for host in self._hosts.values() if host.pid]
-        while pids and time.monotonic() < until:
-            pids = [pid for pid in pids if _is_alive(pid)]
-            if pids:
-                time.sleep(0.005)
-        for pid in pids:
-            _kill(pid)
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-
-
-def _is_alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and that nobody has waited for does not."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (OSError, IndexError):
-        return not Path("/proc/self/stat").exists()
+        await_ends([host.pid for host in self._hosts.values() if host.pid], _END_S)

@@ -13,6 +13,7 @@ import os
 import resource
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -102,25 +103,13 @@ class Supervisor:
         self._loop = ControlLoop()
         budget = Budget(parse_size(options.memory_budget))
         port = listening[0][0].sock.getsockname()[1]
-
-        def make_specs(options: ServeOptions) -> HostSpecs:
-            return HostSpecs(options, session_config, port, budget.limit_bytes)
-
-        self._hosts = Hosts(
-            self._loop,
-            options,
-            make_specs(options),
-            *engine,
-            self,
-            lambda: [one.index for one in self._gateways.all if one.is_listening],
-        )
+        make_specs = partial(HostSpecs, session_config=session_config, port=port, memory_bytes=budget.limit_bytes)
+        self._hosts = Hosts(self._loop, options, make_specs(options), *engine, self, lambda: self._gateways.listening)
         self._settings = LiveSettings(options, make_specs, self._hosts, lambda: list(self._manager.versions.values()))
         self._budget = budget
-        self._manager = Manager(
-            self,
-            budget,
-            ManagerOptions(options.load_retries, saves_memory=options.saves_memory, instances=max(1, options.instances)),
-        )
+        instances = max(1, options.instances)
+        managed = ManagerOptions(options.load_retries, saves_memory=options.saves_memory, instances=instances)
+        self._manager = Manager(self, budget, managed)
         self._gateways = Gateways(
             self._loop,
             options,
@@ -134,11 +123,8 @@ class Supervisor:
             failed=self._stop_starting,
             restarts=lambda: [(one.model, one.version, one.restarts) for one in self._manager.versions.values()],
         )
-
         self._regions = SharedRegions(
-            lambda: [one.index for one in self._gateways.all if one.is_listening],
-            lambda message: self._gateways.tell([message]),
-            self._loop.after,
+            lambda: self._gateways.listening, lambda message: self._gateways.tell([message]), self._loop.after
         )
 
     def run(self) -> None:
@@ -190,10 +176,10 @@ class Supervisor:
         await_models([one for one in self._look_at_source() if one.model in new], self._manager, answer)
 
     def _look_at_memory(self) -> None:
-        self._hosts.look_at_memory()
+        self._hosts.memory.look()
         grown = self._budget.to_restart()
         if grown is not None:
-            self._hosts.look_again(grown)  # its last look may be a while ago, and it may have given back what it had
+            self._hosts.memory.look_again(grown)  # its last look may be a while ago, and it may have given back what it had
             if self._budget.to_restart() == grown:
                 self._hosts.restart(grown)
         self._loop.after(_LOOK_S, self._look_at_memory)
@@ -215,9 +201,9 @@ class Supervisor:
         self._hosts.unpack(model, archive)
 
     def changed(self, version: Version) -> None:
-        self._gateways.tell([state_message(version)])
         if self._is_ready and version.state is State.END and version.error is not None:
             log.error("%s is not served: %s", version.title, version.failure)
+        self._gateways.tell([state_message(version)])
         self._check_ready()
 
     def labelled(self, model: str, labels: dict[str, int]) -> None:

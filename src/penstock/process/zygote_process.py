@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -82,13 +81,3 @@ def starting(options: ServeOptions, engine: str = TENSORFLOW) -> Iterator[tuple[
         zygote.control.close()
         zygote.process.kill()
         zygote.process.wait()
-
-
-def ending(status: int) -> str:
-    """How a process ended, in words. `status` is its exit code, or minus the number of the signal."""
-    if status >= 0:
-        return f"ended with exit code {status}"
-    try:
-        return f"was ended by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"was ended by signal {-status}"

@@ -14,9 +14,10 @@ from penstock.config import ServeOptions
 from penstock.errors import UsageError
 from penstock.observe.log import get_logger
 from penstock.process.control_loop import ControlLoop
+from penstock.process.ends import ending
 from penstock.process.messages import Exited, Forked, ZygoteReady
 from penstock.process.restart import restart_delay
-from penstock.process.zygote_process import Lifeline, ZygoteProcess, ending, start_zygote
+from penstock.process.zygote_process import Lifeline, ZygoteProcess, start_zygote
 
 _END_S = 2.0
 log = get_logger("supervisor")

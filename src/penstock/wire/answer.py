@@ -17,7 +17,7 @@ from penstock.wire.encoding import MIN_COMPRESSED_BYTES, compress, is_compressib
 from penstock.wire.request import JSON_TYPE, Request, Response
 
 if TYPE_CHECKING:
-    from penstock.wire.http1 import HttpServer
+    from penstock.wire.server import HttpServer
 
 #: Bodies from here on are sent beside their head instead of copied behind it.
 _SEPARATE_BODY_BYTES = 16 << 10

@@ -18,9 +18,9 @@ _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
 
 
 class ChunkedBody:
-    """Takes bytes until the body is whole. `content` is what has been decoded, never more than `max_bytes`."""
+    """Takes bytes until the body is whole. `content` is what has been decoded, `size` bytes, never more than `max_bytes`."""
 
-    __slots__ = ("_announced", "_is_whole", "_left", "_max_bytes", "_step", "_tail", "_trailer_bytes", "content")
+    __slots__ = ("_announced", "_decoded", "_is_whole", "_left", "_max_bytes", "_step", "_tail", "_trailer_bytes")
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -32,7 +32,15 @@ class ChunkedBody:
         # Not a bound method: the body would hold itself, and its content, until the garbage collector comes by.
         self._step: _Step = ChunkedBody._size_line
         # One buffer and not a list of chunks: chunks of two bytes would cost twenty times their size.
-        self.content = bytearray()
+        self._decoded = bytearray()
+
+    @property
+    def content(self) -> bytes:
+        return bytes(self._decoded)
+
+    @property
+    def size(self) -> int:
+        return len(self._decoded)
 
     def feed(self, data: bytes) -> bytes | None:
         """Takes `data`; what follows the body once it is whole, else None. Raises HttpError."""
@@ -65,7 +73,7 @@ class ChunkedBody:
         if at == len(data):
             return None
         part = data[at : at + self._left]
-        self.content += part
+        self._decoded += part
         self._left -= len(part)
         if not self._left:
             self._step = ChunkedBody._content_end

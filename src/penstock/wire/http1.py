@@ -10,27 +10,20 @@ Assumes that a transport whose reading is paused delivers neither data nor the e
 from __future__ import annotations
 
 import asyncio
-import itertools
-import logging
-import os
 import time
 from collections import deque
-from dataclasses import dataclass
-from email.utils import formatdate
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-import numpy as np
-
-from penstock.errors import PenstockError
 from penstock.wire import http2
 from penstock.wire.answer import error_response, write_answer
+from penstock.wire.body import GatheredBody, PlacedBody, body_for
 from penstock.wire.chunked import ChunkedBody
-from penstock.wire.encoding import decompress
-from penstock.wire.grpc import Methods, internal
-from penstock.wire.head import CHUNKED, Head, HttpError, may_become_head, parse_head
+from penstock.wire.head import Head, HttpError, may_become_head, parse_head
 from penstock.wire.http2 import PREFACE_HEAD, Http2Connection
-from penstock.wire.request import App, Request, Response
-from penstock.wire.streams import StreamHead
+from penstock.wire.request import Request, Response
+
+if TYPE_CHECKING:
+    from penstock.wire.server import HttpServer
 
 #: Requests of one connection that may be under way; a client that pipelines more waits.
 _MAX_PIPELINED = 64
@@ -44,89 +37,9 @@ _NOTHING, _REQUESTS, _TURN, _CONTINUE_LINE = range(4)
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: How long a client may go on sending after an answer that ends the connection before it has said all.
 _LINGER_S = 5.0
-#: Pieces of a body smaller than this are put together as they come: an object for each would cost many times their size.
-_SMALL_PIECE_BYTES = 4096
-#: Bodies from here on are read to where they stay, if their length is known: beside a model that needs the caches, the copies
-#: that this saves cost a tenth of the gateway's time for a body of 600 KB (measured).
-_IN_PLACE_BYTES = 64 << 10
 #: What is read of everything else, by one connection at a time.
 _scratch = memoryview(bytearray(128 << 10))
-log = logging.getLogger("penstock.wire")
 _REFUSED = Head("GET", b"/", "1.1", {}, False)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a connection may cost. Times in seconds."""
-
-    max_head_bytes: int = 32 << 10
-    max_body_bytes: int = 256 << 20
-    max_message_bytes: int = (2 << 30) - 1
-    #: Of all streams of an HTTP/2 connection together: what has come of bodies that are not whole.
-    max_unfinished_bytes: int = 2 << 30
-    head_timeout_s: float = 10.0
-    progress_timeout_s: float = 30.0
-    idle_timeout_s: float = 75.0
-    min_bytes_per_s: int = 1024
-
-
-class HttpServer:
-    """What the connections of a gateway share. `fields` are header lines of every answer, `methods` what gRPC can call."""
-
-    def __init__(self, app: App, limits: Limits, fields: bytes = b"", methods: Methods | None = None) -> None:
-        self.app = app
-        self.methods: Methods = methods or {}
-        self.stream_heads: dict[tuple[bytes, ...], StreamHead] = {}
-        self.fields = fields
-        self.limits = limits
-        self.connections: set[HttpConnection | Http2Connection] = set()
-        self.is_draining = False
-        self._ids = itertools.count(1)
-        self._id_prefix = os.urandom(6).hex().encode() + b"-"
-        self.last_lines = b""
-        self.refresh_date()
-
-    def protocol(self) -> HttpConnection:
-        return HttpConnection(self)
-
-    def run(self, request: Request) -> None:
-        """Hands a request that is whole to the app; what is wrong with it, or goes wrong inside, is its answer."""
-        encoding = request.head.content_encoding
-        try:
-            if encoding and request.body_bytes:
-                request.body = decompress(request.body, encoding, self.limits.max_body_bytes)
-                request.body_bytes = len(request.body)
-            self.app(request)
-        except PenstockError as error:
-            request.answer(error_response(error))
-        except Exception:
-            log.exception("request %s failed inside", request.id.decode())
-            request.answer(error_response(internal()))
-
-    def next_id(self) -> bytes:
-        return self._id_prefix + b"%x" % next(self._ids)
-
-    def refresh_date(self) -> None:
-        """The lines that end every head are the same for a second."""
-        self.last_lines = f"date: {formatdate(usegmt=True)}\r\n".encode() + self.fields + b"\r\n"
-
-    def sweep(self) -> None:
-        """Ends the connections that have made no progress for too long. To be called about once a second."""
-        self.refresh_date()
-        now = time.monotonic()
-        for connection in list(self.connections):
-            connection.check_progress(now)
-
-    @property
-    def is_done(self) -> bool:
-        """Whether nothing is left to be sent. (With TLS, a connection lasts until the client has said that it ends it too.)"""
-        return all(connection.is_done for connection in self.connections)
-
-    def drain(self) -> None:
-        """Takes no further request on any connection; ends the idle ones."""
-        self.is_draining = True
-        for connection in list(self.connections):
-            connection.end_if_idle()
 
 
 class HttpConnection(asyncio.BufferedProtocol):
@@ -135,8 +48,6 @@ class HttpConnection(asyncio.BufferedProtocol):
     __slots__ = (
         "_body",
         "_body_began",
-        "_body_parts",
-        "_body_size",
         "_closes_after",
         "_first_byte_ns",
         "_head",
@@ -146,7 +57,6 @@ class HttpConnection(asyncio.BufferedProtocol):
         "_last_progress",
         "_lingers",
         "_pending",
-        "_room",
         "_server",
         "_tail",
         "_transport",
@@ -158,10 +68,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._tail = b""
         self._head: Head | None = None
-        self._body: ChunkedBody | None = None
-        self._body_parts: list[bytes] = []
-        self._room: memoryview | None = None
-        self._body_size = 0
+        self._body: GatheredBody | PlacedBody | ChunkedBody | None = None
         self._body_began = 0.0
         self._first_byte_ns = 0
         self._pending: deque[Request] = deque()
@@ -207,13 +114,18 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go: into the body that is being read, or to where they are looked at."""
-        return _scratch if self._room is None else self._room[self._body_size :]
+        body = self._body
+        return body.room if type(body) is PlacedBody else _scratch
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._room is None:
-            self.data_received(bytes(_scratch[:nbytes]))
+        body = self._body
+        if type(body) is PlacedBody:
+            self._held = _NOTHING
+            self._last_progress = time.monotonic()
+            if body.filled(nbytes):
+                self._dispatch_whole()
         else:
-            self._filled(nbytes)
+            self.data_received(bytes(_scratch[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         """Takes bytes that have come, wherever they were cut."""
@@ -305,12 +217,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if head.length > max_bytes:
             raise HttpError(413, f"The body of {head.length} bytes is larger than the {max_bytes} bytes that are allowed.")
         self._head = head
-        self._body = ChunkedBody(max_bytes) if head.length == CHUNKED else None
-        self._body_parts = []
-        if head.length >= _IN_PLACE_BYTES and not head.content_encoding:
-            # Of memory that is only taken when it is written to: a length is soon said.
-            self._room = np.empty(head.length, np.uint8).data
-        self._body_size = 0
+        self._body = body_for(head, max_bytes)
         self._body_began = self._last_progress = time.monotonic()
         if data:
             return self._read_body(data)
@@ -321,52 +228,24 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _read_body(self, data: bytes) -> bytes:
         """Takes more of a body; what follows it once it is whole."""
-        head = self._head
-        assert head is not None
+        body = self._body
+        assert body is not None
         self._held = _NOTHING
         self._last_progress = time.monotonic()
-        rest: bytes | None
-        if self._body is not None:
-            rest = self._body.feed(data)
-            if rest is None:
-                return b""
-            body: bytes | memoryview = bytes(self._body.content)
-        elif self._room is not None:
-            rest = data[head.length - self._body_size :]
-            size = len(data) - len(rest)
-            self._room[self._body_size : self._body_size + size] = memoryview(data)[:size]
-            self._filled(size)
-            return b"" if self._closes_after else rest
-        else:
-            parts = self._body_parts
-            if parts and len(parts[-1]) < _SMALL_PIECE_BYTES:
-                parts[-1] += data
-            else:
-                parts.append(data)
-            self._body_size += len(data)
-            if self._body_size < head.length:
-                return b""
-            body = b"".join(parts)
-            rest = body[head.length :]
-            if rest:
-                body = body[: head.length]
-        self._head, self._body, self._body_parts = None, None, []
-        self._dispatch(head, body)
-        self._first_byte_ns = 0
+        rest = body.feed(data)
+        if rest is None:
+            return b""
+        self._dispatch_whole()
         return b"" if self._closes_after else rest
 
-    def _filled(self, size: int) -> None:
-        """So many bytes more of a body are where they stay."""
-        head, room = self._head, self._room
+    def _dispatch_whole(self) -> None:
+        """The body is whole."""
+        head, body = self._head, self._body
         assert head is not None
-        assert room is not None
-        self._held = _NOTHING
-        self._body_size += size
-        self._last_progress = time.monotonic()
-        if self._body_size == head.length:
-            self._head = self._room = None
-            self._dispatch(head, room)
-            self._first_byte_ns = 0
+        assert body is not None
+        self._head = self._body = None
+        self._dispatch(head, body.content)
+        self._first_byte_ns = 0
 
     def _dispatch(self, head: Head, body: bytes | memoryview) -> None:
         server = self._server
@@ -387,7 +266,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _forget(self) -> None:
         """What has come of a request is not wanted any more."""
-        self._tail, self._head, self._body, self._body_parts, self._room = b"", None, None, [], None
+        self._tail, self._head, self._body = b"", None, None
 
     # Waiting with what cannot be taken or sent yet
 
@@ -486,11 +365,11 @@ class HttpConnection(asyncio.BufferedProtocol):
         elif self._closes_after:
             if since > _LINGER_S:
                 transport.close()
-        elif self._head is not None:
+        elif self._body is not None:
             taken = now - self._body_began
             if since > limits.progress_timeout_s:
                 self._refuse(HttpError(408, f"No more of the body came for {limits.progress_timeout_s:g} s."))
-            elif taken > limits.progress_timeout_s + self._received() / limits.min_bytes_per_s:
+            elif taken > limits.progress_timeout_s + self._body.size / limits.min_bytes_per_s:
                 self._refuse(HttpError(408, f"The body comes with less than {limits.min_bytes_per_s} bytes a second."))
         elif self._tail:
             if now - self._first_byte_ns / 1e9 > limits.head_timeout_s:
@@ -509,9 +388,6 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._last_progress = now
         if now - self._last_progress > limits.progress_timeout_s:
             transport.abort()
-
-    def _received(self) -> int:
-        return len(self._body.content) if self._body is not None else self._body_size
 
     @property
     def is_done(self) -> bool:

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING
 
 from penstock.wire import nghttp2
 from penstock.wire.grpc import Buffer
+from penstock.wire.grpc_stream import GrpcStream
+from penstock.wire.http_stream import HttpStream
 from penstock.wire.nghttp2 import CData, ffi, memmove, unpack
-from penstock.wire.streams import COPIED_BYTES, GrpcStream, HttpStream, Stream, StreamHead
+from penstock.wire.stream import COPIED_BYTES, Stream, StreamHead
 
 if TYPE_CHECKING:
-    from penstock.wire.http1 import HttpServer
+    from penstock.wire.server import HttpServer
 
 #: What a client that knows that we speak HTTP/2 begins with, as far as it looks like a head of HTTP/1.
 PREFACE_HEAD = b"PRI * HTTP/2.0\r\n\r\n"
