@@ -27,7 +27,7 @@ import numpy as np
 from benchmarks import calls, load, messages, models
 from benchmarks.grpc_predict import GrpcLauncher, answer
 from benchmarks.results import Results
-from benchmarks.servers import PENSTOCK, Contender, Running, ServerFailedError, running
+from benchmarks.servers import PENSTOCK, START_LIMIT_S, Contender, Running, ServerFailedError, running
 from benchmarks.throughput import TOLERANCE, Plan
 from penstock.config import available_cores
 
@@ -168,9 +168,12 @@ def engine(directory: Path) -> Iterator[Engine]:
 
         def ask(threads: int, seconds: float) -> dict[str, float]:
             line = ""
+            overdue = threading.Timer(START_LIMIT_S + seconds, process.kill)
+            overdue.start()
             with suppress(BrokenPipeError):
                 print(threads, seconds, file=questions, flush=True)
                 line = answers.readline()
+            overdue.cancel()
             if not line:
                 raise ServerFailedError("penstock.load: the program that calls the engine has ended")
             found: dict[str, float] = json.loads(line)

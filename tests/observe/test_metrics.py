@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from penstock.observe.metrics import HostFigures, Metrics, Observation, ServableFigures, exposition, merge, merged_snapshot
+from penstock.observe.exposition import HostFigures, ServableFigures, exposition
+from penstock.observe.metrics import Metrics, Observation, merge, merged_snapshot
 
 _DURATIONS = (1_000, 20_000, 300_000, 4_000_000, 50_000_000, 600_000_000)
 

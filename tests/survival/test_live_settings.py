@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.servers import Server, error_of, run_penstock, wait_until
 from tests.survival.bystander import Bystander
@@ -56,6 +57,29 @@ def test_batches_follow_the_new_cap_in_gateways_too(administered: Server) -> Non
     answer = administered.predict("half_plus_two", {"instances": [float(number) for number in range(50)]})
     assert answer["predictions"] == [0.5 * number + 2 for number in range(50)]
     change(administered, max_batch_size=128)
+
+
+def settings(server: Server) -> dict[str, object]:
+    """As a new connection gets it, from either gateway."""
+    answer = requests.get(f"{server.url}/settings", timeout=30)
+    assert answer.status_code == 200
+    found: dict[str, object] = answer.json()["settings"]
+    return found
+
+
+def test_what_is_set_can_be_read_from_every_gateway(administered: Server) -> None:
+    found = settings(administered)
+    assert found["engine"] == "auto"
+    assert found["batch_timeout_us"] == 0
+    change(administered, max_batch_size=33)
+    expected = {**found, "max_batch_size": 33}
+    wait_until(lambda: all(settings(administered) == expected for _ in range(8)), "all gateways know")
+    administered.kill("gateway 0")
+    wait_until(lambda: len(administered.processes("gateway")) == 2, "the gateway is there again")
+    assert all(settings(administered) == expected for _ in range(8))
+    assert administered.post("/settings", json={"engine": "onnxruntime"}).status_code == 400
+    assert settings(administered) == expected, "nothing has changed"
+    change(administered, max_batch_size=found["max_batch_size"])
 
 
 @pytest.mark.parametrize(

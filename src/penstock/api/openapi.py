@@ -46,7 +46,7 @@ def openapi(routes: Routes, *, loads_models: bool = False, changes_settings: boo
     if changes_settings:
         example = {"instances": 2}
         operation = _operation("Change options while the server serves", _OK, requestBody=_json_body(example))
-        paths["/settings"] = {"post": operation}
+        paths["/settings"] = {"get": _operation("The options that can be changed, as they are now", _OK), "post": operation}
     schemas: dict[str, Any] = {
         "Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
     }

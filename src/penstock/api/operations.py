@@ -7,7 +7,7 @@ import orjson
 from penstock.api.openapi import openapi
 from penstock.api.page import page
 from penstock.api.router import Handler
-from penstock.observe.metrics import Collect, Collected, HostFigures, ServableFigures, exposition
+from penstock.observe.metrics import Collect, Collected
 from penstock.observe.model_server_metrics import model_server_exposition
 from penstock.serving.routes import Routes
 from penstock.wire.request import Request, Response
@@ -63,6 +63,8 @@ class Operations:
         self._collect(answer)
 
     def _exposition(self, collected: Collected) -> bytes:
+        from penstock.observe.exposition import HostFigures, ServableFigures, exposition  # loads Prometheus' client library
+
         states = [
             ServableFigures(servable.model, servable.version, servable.state.value, servable.engine, servable.variant)
             for model in self._routes.models.values()

@@ -1,4 +1,4 @@
-"""`/settings`: options of the server that an administrator changes while it serves, `penstock tune --apply` among them."""
+"""`/settings`: options of the server that an administrator reads and changes while it serves, as `penstock tune --apply` does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ _PATH = "/settings"
 
 
 class Changes(Protocol):
-    """What a gateway may ask the supervisor for."""
+    """What a gateway knows of the options, and may ask the supervisor for."""
+
+    @property
+    def settings(self) -> Mapping[str, int | float | str]:
+        """The options that can be changed, as models run with them; 0 where the server decides."""
+        ...
 
     def change_settings(self, values: Mapping[str, int | float | str], answer: Answer) -> None:
         """Has all models run with these options of the server; answered when they do.
@@ -30,7 +35,7 @@ class Changes(Protocol):
 
 
 class Settings:
-    """POST a JSON object of options: answered when all models run with them."""
+    """GET gives the options that can be changed. POST a JSON object of some: answered when all models run with them."""
 
     def __init__(self, changes: Changes) -> None:
         self._changes = changes
@@ -38,7 +43,10 @@ class Settings:
     def match(self, method: str, path: str) -> Handler | None:
         if path != _PATH:
             return None
-        return self._change if method == "POST" else _not_allowed
+        return {"GET": self._read, "POST": self._change}.get(method, _not_allowed)
+
+    def _read(self, request: Request) -> None:
+        request.answer(Response(200, orjson.dumps({"settings": dict(self._changes.settings)})))
 
     def _change(self, request: Request) -> None:
         try:

@@ -1,13 +1,13 @@
 """Counts and times of requests, kept by each gateway and added up when somebody asks.
 
 The hot path appends a tuple to a list (0.1 µs a request); hundreds at a time are sorted into buckets, at 0.2 µs each, where
-the client library's histograms take 12. A bucket is the bit length of the nanoseconds. Exposition is prometheus_client's.
+the client library's histograms take 12. A bucket is the bit length of the nanoseconds.
 Labels are names of models that are served, their versions, the API: what a client merely asks for never becomes one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -16,9 +16,7 @@ import numpy as np
 #: The stages of a request, in the order of its life.
 STAGES = ("read", "decode", "queue", "infer", "encode", "write")
 _BUCKETS = 48
-#: Bounds that are exposed: powers of two from 8 µs to 69 s.
-_FIRST_BUCKET, _LAST_BUCKET = 13, 36
-_BATCH_BUCKETS = 16
+BATCH_BUCKETS = 16
 _SORTED_AT_ONCE = 512
 #: The whole of a request, its run in the engine, its waiting for that: in buckets whose bounds grow as TensorFlow Serving's.
 WAITS = ("request", "infer", "queue")
@@ -62,7 +60,7 @@ class Series(msgspec.Struct, array_like=True):
 def _series(model: str, version: int, api: str) -> Series:
     stages = [[0] * _BUCKETS for _ in STAGES]
     waits = [[0] * (len(WAIT_BOUNDS_US) + 1) for _ in WAITS]
-    return Series(model, version, api, {}, stages, [0] * len(STAGES), [0] * _BATCH_BUCKETS, 0, 0, waits)
+    return Series(model, version, api, {}, stages, [0] * len(STAGES), [0] * BATCH_BUCKETS, 0, 0, waits)
 
 
 #: When the first byte of a request was seen, when it was read, decoded, back from the model; how long the engine ran; when the
@@ -124,7 +122,7 @@ class Recorder:
             counts = np.bincount(bits[:, stage], minlength=_BUCKETS)[:_BUCKETS].tolist()
             series.stages[stage] = list(map(int.__add__, series.stages[stage], counts))
             series.sums_ns[stage] += sums
-        batches = np.bincount(np.minimum(bits[:, -1], _BATCH_BUCKETS - 1), minlength=_BATCH_BUCKETS).tolist()
+        batches = np.bincount(np.minimum(bits[:, -1], BATCH_BUCKETS - 1), minlength=BATCH_BUCKETS).tolist()
         series.batches = list(map(int.__add__, series.batches, batches))
         series.batch_rows += int(values[:, -1].sum())
 
@@ -170,26 +168,6 @@ _decoder = msgspec.msgpack.Decoder(list[Series])
 
 
 @dataclass(frozen=True, slots=True)
-class HostFigures:
-    """What the supervisor knows of a version's hosts."""
-
-    model: str
-    version: int
-    restarts: int
-
-
-@dataclass(frozen=True, slots=True)
-class ServableFigures:
-    """What a gateway knows of a version: its state, the engine that runs it, and the variant that its plan names."""
-
-    model: str
-    version: int
-    state: str
-    engine: str
-    variant: str
-
-
-@dataclass(frozen=True, slots=True)
 class Collected:
     """The figures of the whole server: snapshots of all gateways, restarts by model and version."""
 
@@ -220,82 +198,3 @@ def merged_snapshot(snapshots: Iterable[bytes]) -> bytes:
     for one in series:
         one.in_flight = 0
     return _encoder.encode(series)
-
-
-def exposition(snapshots: Iterable[bytes], hosts: Iterable[HostFigures], states: Iterable[ServableFigures]) -> bytes:
-    """The Prometheus text of what all gateways report."""
-    from prometheus_client import CollectorRegistry, generate_latest
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-    from prometheus_client.registry import Collector
-
-    class _Snapshot(Collector):
-        def collect(self) -> Iterator[Metric]:
-            labels = ["model", "version", "api"]
-            requests = CounterMetricFamily("penstock_requests", "Requests by outcome (gRPC code name).", labels=[*labels, "code"])
-            flight = GaugeMetricFamily("penstock_requests_in_flight", "Requests under way.", labels=labels)
-            stages = HistogramMetricFamily(
-                "penstock_stage_seconds",
-                "Time of each stage: read (first byte to last), decode, queue (waiting and the way to the model's process "
-                "and back), infer (engine), encode, write.",
-                labels=[*labels, "stage"],
-            )
-            variants = CounterMetricFamily(
-                "penstock_variant_answers", "Answers by variant, where a version has several.", labels=[*labels, "variant"]
-            )
-            batches = HistogramMetricFamily("penstock_batch_rows", "Rows of the batch a request was run in.", labels=labels)
-            for series in merge(snapshots):
-                values = [series.model, str(series.version), series.api]
-                for code, count in sorted(series.codes.items()):
-                    requests.add_metric([*values, code], count)
-                for variant, count in sorted(series.variants.items()):
-                    variants.add_metric([*values, variant], count)
-                flight.add_metric(values, series.in_flight)
-                for stage, counts, total in zip(STAGES, series.stages, series.sums_ns, strict=True):
-                    if any(counts):
-                        stages.add_metric([*values, stage], _time_buckets(counts), total / 1e9)
-                if any(series.batches):
-                    batches.add_metric(values, _batch_buckets(series.batches), series.batch_rows)
-            restarts = CounterMetricFamily(
-                "penstock_host_restarts", "Times a model's process was started again.", labels=["model", "version"]
-            )
-            for host in hosts:
-                restarts.add_metric([host.model, str(host.version)], host.restarts)
-            state = GaugeMetricFamily(
-                "penstock_model_state", "1 for the state a version is in.", labels=["model", "version", "state"]
-            )
-            runs = GaugeMetricFamily(
-                "penstock_model_info",
-                "1 for the engine that runs a version, and the variant that its plan names.",
-                labels=["model", "version", "engine", "variant"],
-            )
-            for one in states:
-                state.add_metric([one.model, str(one.version), one.state], 1)
-                if one.engine:
-                    runs.add_metric([one.model, str(one.version), one.engine, one.variant], 1)
-            yield from (requests, flight, stages, batches, variants, restarts, state, runs)
-
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Snapshot())
-    text: bytes = generate_latest(registry)
-    return text
-
-
-def _time_buckets(counts: list[int]) -> list[tuple[str, float]]:
-    buckets: list[tuple[str, float]] = []
-    total = sum(counts[:_FIRST_BUCKET])
-    for bucket in range(_FIRST_BUCKET, _LAST_BUCKET + 1):
-        total += counts[bucket]
-        buckets.append((repr((1 << bucket) / 1e9), float(total)))
-    buckets.append(("+Inf", float(sum(counts))))
-    return buckets
-
-
-def _batch_buckets(counts: list[int]) -> list[tuple[str, float]]:
-    buckets: list[tuple[str, float]] = []
-    total = 0
-    for bucket in range(_BATCH_BUCKETS - 1):
-        total += counts[bucket]
-        if bucket:
-            buckets.append((str((1 << bucket) - 1), float(total)))
-    buckets.append(("+Inf", float(sum(counts))))
-    return buckets

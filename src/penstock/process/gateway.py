@@ -49,6 +49,7 @@ from penstock.process.messages import (
     ReloadConfig,
     Retire,
     ServableState,
+    SettingsNow,
     UnloadModel,
     UnregisterRegion,
     Used,
@@ -118,6 +119,7 @@ class Gateway:
         self._questions: dict[int, Callable[[Collected], None]] = {}
         self._next_question = 0
         self._wishes: dict[int, Callable[[PenstockError | None], None]] = {}
+        self.settings: Mapping[str, int | float | str] = {}
         self._routes = Routes()
         self._metrics = Metrics()
         self._memory = SharedMemory(options.max_message_bytes)
@@ -212,6 +214,8 @@ class Gateway:
             self._retire(message)
         elif isinstance(message, Labels):
             self._routes.models.setdefault(message.model, Model(message.model)).labels = message.labels
+        elif isinstance(message, SettingsNow):
+            self.settings = message.values
         elif isinstance(message, CollectMetrics):
             self._tell(encode(MetricsReport(message.asker, message.id, self._index, self._metrics.snapshot())))
         elif isinstance(message, MetricsCollected):

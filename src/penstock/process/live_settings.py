@@ -14,6 +14,7 @@ from penstock.errors import InvalidArgument, PenstockError, Unavailable, UsageEr
 from penstock.models.version import Version
 from penstock.process.host_specs import HostSpecs
 from penstock.process.hosts import Done, Hosts
+from penstock.process.messages import SettingsNow
 from penstock.serving.routes import State
 
 #: Options of the processes of models; gateways, ports and what belongs to zygotes are there from the start.
@@ -30,7 +31,7 @@ LIVE: Mapping[str, type] = {
 
 
 class LiveSettings:
-    """The options of now. `versions` are those that are served; one change is made at a time."""
+    """The options of now. `versions` are those that are served; one change is made at a time, `changed` is told of each."""
 
     def __init__(
         self,
@@ -38,10 +39,15 @@ class LiveSettings:
         make_specs: Callable[[ServeOptions], HostSpecs],
         hosts: Hosts,
         versions: Callable[[], Sequence[Version]],
+        changed: Callable[[SettingsNow], None],
     ) -> None:
         self.options = options
-        self._make_specs, self._hosts, self._versions = make_specs, hosts, versions
+        self._make_specs, self._hosts, self._versions, self._changed = make_specs, hosts, versions, changed
         self._is_changing = False
+
+    def message(self) -> SettingsNow:
+        """What gateways are told."""
+        return SettingsNow({name: getattr(self.options, name) for name in LIVE})
 
     def change(self, values: Mapping[str, int | float | str], done: Done) -> None:
         """Has all versions run with these options, one after the other, and tells when they do."""
@@ -62,6 +68,7 @@ class LiveSettings:
     def _next(self, todo: list[Version], changed: list[Version], before: ServeOptions, done: Done) -> None:
         if not todo:
             self._is_changing = False
+            self._changed(self.message())
             done(None)
             return
         version = todo[0]

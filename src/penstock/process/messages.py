@@ -461,6 +461,12 @@ class ChangeSettings(msgspec.Struct, array_like=True, tag="change_settings"):
     values: dict[str, int | float | str]
 
 
+class SettingsNow(msgspec.Struct, array_like=True, tag="settings_now"):
+    """Supervisor to gateway: the options that can be changed, as models run with them."""
+
+    values: dict[str, int | float | str]
+
+
 class Retire(msgspec.Struct, array_like=True, tag="retire"):
     """Supervisor to gateway: nothing new to this host; answered with Idle when it has nothing of this gateway's any more."""
 
@@ -523,6 +529,7 @@ FromSupervisor = (
     | Retire
     | ServableState
     | Labels
+    | SettingsNow
     | Drain
     | CollectMetrics
     | MetricsCollected

@@ -105,7 +105,13 @@ class Supervisor:
         port = listening[0][0].sock.getsockname()[1]
         make_specs = partial(HostSpecs, session_config=session_config, port=port, memory_bytes=budget.limit_bytes)
         self._hosts = Hosts(self._loop, options, make_specs(options), *engine, self, lambda: self._gateways.listening)
-        self._settings = LiveSettings(options, make_specs, self._hosts, lambda: list(self._manager.versions.values()))
+        self._settings = LiveSettings(
+            options,
+            make_specs,
+            self._hosts,
+            lambda: list(self._manager.versions.values()),
+            lambda message: self._gateways.tell([message]),
+        )
         self._budget = budget
         instances = max(1, options.instances)
         managed = ManagerOptions(options.load_retries, saves_memory=options.saves_memory, instances=instances)
@@ -259,6 +265,7 @@ class Supervisor:
             self._connect(gateway, host)
         for version in self._manager.versions.values():
             self._loop.send(gateway.control, state_message(version))
+        self._loop.send(gateway.control, self._settings.message())
         self._loop.send(gateway.control, self._regions.message())
 
     def _heard(self, message: msgspec.Struct) -> None:
