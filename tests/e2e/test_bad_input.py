@@ -46,7 +46,7 @@ def unharmed(hardened: Server, ordinary_bytes: int) -> Iterator[Server]:
     processes = {process.pid for process in hardened.processes()}
     yield hardened
     assert hardened.predict("half_plus_two", {"instances": [1.0]}) == {"predictions": [2.5]}
-    wait_until(lambda: hardened.held_bytes() < ordinary_bytes + _ALLOWED_BYTES, "the memory is where it was", 5)
+    wait_until(lambda: hardened.held_bytes() < ordinary_bytes + _ALLOWED_BYTES, "the memory is where it was")
     assert {process.pid for process in hardened.processes()} == processes
 
 
