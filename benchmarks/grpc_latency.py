@@ -1,8 +1,8 @@
 """One Predict of half_plus_two after the other from Python's grpcio client with TensorFlow Serving's own stubs.
 
 The client is a process of its own: a TensorFlow that the runner had loaded would count as its load from here on. Beside the two
-servers: nghttpd, a server in C++, with our answer as a constant. What such a call takes is the client's, the system's and the
-wire's; no server can take less.
+servers: ours once more with `--busy-poll-us`, and nghttpd, a server in C++, with our answer as a constant. What such a call takes
+is the client's, the system's and the wire's; no server can take less.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks import calls, coldness, messages
@@ -30,43 +31,62 @@ MODEL = "half_plus_two"
 CALLS = 2000
 PARTS = ("gateway", "host")
 NGHTTPD = "nghttpd"
+#: Longer than the client takes between an answer and its next call.
+POLLING = ("--busy-poll-us", "2000")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A server, with options beside its usual ones."""
+
+    contender: Contender
+    options: tuple[str, ...] = ()
 
 
 def measure(peer: Contender | None, launch: GrpcLauncher, count: int, plan: Plan, results: Results) -> None:
-    """Adds both figures of each round, one first and the other in turn."""
+    """Adds the figures of each round, the servers in turn."""
     call = messages.predict(MODEL, row(plan.directory, MODEL), as_content=False)
     expected = answer(plan.directory, MODEL)
-    contenders = {"served_ms": PENSTOCK, **({"peer_ms": peer} if peer else {})}
-    constant: bytes | None = None
+    servers = {"served_ms": Asked(PENSTOCK), "polling_ms": Asked(PENSTOCK, POLLING)}
+    if peer is not None:
+        servers["peer_ms"] = Asked(peer)
+
+    def visit(name: str, asked: Asked) -> dict[str, float]:
+        """One life of a server."""
+        with running(launched(launch, asked)) as server:
+            calls.wait_for_answer(server, call)
+            calls.check(server, call, expected, TOLERANCE)
+            before = {part: server.cpu_s_of(part) for part in PARTS}
+            p50_ms, cpu_ms = client_ms(server.launch.port, count)
+            spent_s = {part: server.cpu_s_of(part) - before[part] for part in PARTS}
+            calls.check(server, call, expected, TOLERANCE)
+        if name != "served_ms":
+            return {name: p50_ms}
+        costs = {f"{part}_cpu_ms": spent / (count + WARM_UP_CALLS) * 1e3 for part, spent in spent_s.items()}
+        return {name: p50_ms, **costs, "client_cpu_ms": cpu_ms}
+
     for number in range(plan.rounds):
         figures: dict[str, float] = {}
-        for name in contenders if number % 2 == 0 else reversed(contenders):
-            contender = contenders[name]
-            if contender.name in results.failures.get(WORK, {}):
-                continue
+        for name in servers if number % 2 == 0 else reversed(servers):
+            contender = servers[name].contender
+            if contender.name not in results.failures.get(WORK, {}):
+                try:
+                    figures |= visit(name, servers[name])
+                except ServerFailedError as error:
+                    results.fail(WORK, contender.name, str(error))
+        if shutil.which(NGHTTPD):
             try:
-                with running(launch(contender, MODEL)) as server:
-                    calls.wait_for_answer(server, call)
-                    calls.check(server, call, expected, TOLERANCE)
-                    before = {part: server.cpu_s_of(part) for part in PARTS}
-                    p50_ms, cpu_ms = client_ms(server.launch.port, count)
-                    figures[name] = p50_ms
-                    if contender is PENSTOCK:
-                        spent_s = {part: server.cpu_s_of(part) - before[part] for part in PARTS}
-                        figures |= {f"{part}_cpu_ms": spent / (count + WARM_UP_CALLS) * 1e3 for part, spent in spent_s.items()}
-                        figures["client_cpu_ms"] = cpu_ms
-                        constant = calls.ask(server.launch.port, call)
-                    calls.check(server, call, expected, TOLERANCE)
-            except ServerFailedError as error:
-                results.fail(WORK, contender.name, str(error))
-        if constant is not None and shutil.which(NGHTTPD):
-            try:
-                with constant_server(call.method, constant) as server:
+                with constant_server(call.method, messages.predict_answer(MODEL, expected)) as server:
                     calls.wait_for_answer(server, call)
                     figures["constant_ms"], figures["constant_cpu_ms"] = client_ms(server.launch.port, count)
             except ServerFailedError as error:
                 results.fail(WORK, NGHTTPD, str(error))
         results.add(WORK, figures | coldness.measure())
+
+
+def launched(launch: GrpcLauncher, asked: Asked) -> Launch:
+    usual = launch(asked.contender, MODEL)
+    return replace(usual, argv=[*usual.argv, *asked.options])
 
 
 @contextmanager

@@ -61,6 +61,20 @@ def predict(model: str, x: Floats, *, as_content: bool) -> Call:
     return Call(PREDICT, request.SerializeToString())
 
 
+def predict_answer(model: str, y: Floats) -> bytes:
+    """What a server answers to a Predict whose only output is y."""
+    response = _message("tensorflow.serving.PredictResponse")()
+    response.model_spec.name = model
+    response.model_spec.signature_name = "serving_default"
+    tensor = response.outputs["y"]
+    tensor.dtype = _DT_FLOAT
+    for size in y.shape:
+        tensor.tensor_shape.dim.add().size = size
+    tensor.float_val.extend(y.ravel().tolist())
+    found: bytes = response.SerializeToString()
+    return found
+
+
 def predicted(answer: bytes) -> Floats:
     response = _message("tensorflow.serving.PredictResponse").FromString(answer)
     (tensor,) = response.outputs.values()

@@ -135,6 +135,7 @@ FIGURES: dict[str, dict[str, str]] = {
     },
     "grpc-latency": {
         "served_ms": "Penstock: p50, ms",
+        "polling_ms": "Penstock with `--busy-poll-us 2000`: p50, ms",
         "peer_ms": "grpcio's asyncio server with the same engine: p50, ms",
         "client_cpu_ms": "CPU per call: client, ms",
         "gateway_cpu_ms": "CPU per call: gateway, ms",

@@ -127,6 +127,13 @@ class ServeOptions:
     )
     idle_timeout_s: float = option(75.0, "A connection without requests is closed after this time.", unit="s", least=0.1)
     read_timeout_s: float = option(30.0, "A client that sends or takes nothing for this time is cut off.", unit="s", least=0.1)
+    busy_poll_us: int = option(
+        0,
+        "After a client has sent something, look for what comes next for this time instead of sleeping: requests that come one "
+        "by one are answered sooner, and each gateway takes a core while they come. 0 sleeps.",
+        unit="µs",
+        least=0,
+    )
     drain_s: float = option(30.0, "Time for requests in flight when the server is told to stop.", unit="s", least=0)
     intra_op: int = option(0, "Threads inside an operation; 0 decides by the plan or the machine.", least=0)
     inter_op: int = option(0, "Threads for operations side by side; 0 runs them in the model's own thread.", least=0)

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -150,6 +151,23 @@ def test_a_gateway_comes_back_again_and_again(models: Path) -> None:
             server.kill("gateway 0")
             server.one("gateway 0")
             assert _post(server, "half_plus_two", {"instances": [1.0]}).json() == {"predictions": [2.5]}
+
+
+def test_a_gateway_that_polls_is_awake_after_a_request_and_sleeps_later(models: Path) -> None:
+    with Server(models / "half_plus_two", "--busy-poll-us", "200000") as server:
+
+        def cpu_s() -> float:
+            return sum(server.one("gateway").cpu_times()[:2])
+
+        for _ in range(3):
+            before = cpu_s()
+            assert server.predict("half_plus_two", {"instances": [1.0]}) == {"predictions": [2.5]}
+            time.sleep(0.4)
+            awake_s = cpu_s() - before
+            assert awake_s > 0.02, "it looks again and again"
+        before = cpu_s()
+        time.sleep(0.4)
+        assert cpu_s() - before < awake_s / 2, "it sleeps"
 
 
 def test_a_killed_zygote_is_no_models_matter(models: Path) -> None:

@@ -25,6 +25,7 @@ from penstock.errors import PenstockError, Unavailable
 from penstock.observe import log
 from penstock.observe.metrics import Collect, Collected, Metrics
 from penstock.process.arena import Arena, ArenaView
+from penstock.process.busy_poll import BusyPoll
 from penstock.process.channel import ChannelClosed, FrameSocket
 from penstock.process.link import HostLink, late
 from penstock.process.listening import Listener, tls_context
@@ -132,7 +133,8 @@ class Gateway:
             idle_timeout_s=options.idle_timeout_s,
         )
         self._stop = app.stop
-        self._http = HttpServer(app.app, limits, app.fields, app.methods)
+        polling = BusyPoll(self._loop, options.busy_poll_us / 1e6) if options.busy_poll_us else None
+        self._http = HttpServer(app.app, limits, app.fields, app.methods, polling.touch if polling else None)
         self._servers: list[asyncio.AbstractServer] = []
         self._grpcio: GrpcioServer | None = None
 

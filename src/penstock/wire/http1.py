@@ -118,6 +118,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         return body.room if type(body) is PlacedBody else _scratch
 
     def buffer_updated(self, nbytes: int) -> None:
+        touched = self._server.touched
+        if touched is not None:
+            touched()
         body = self._body
         if type(body) is PlacedBody:
             self._held = _NOTHING

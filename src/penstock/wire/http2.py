@@ -141,6 +141,9 @@ class Http2Connection(asyncio.BufferedProtocol):
         return _scratch
 
     def buffer_updated(self, nbytes: int) -> None:
+        touched = self.server.touched
+        if touched is not None:
+            touched()
         self._take(_scratch_start, nbytes)
 
     def data_received(self, data: bytes) -> None:

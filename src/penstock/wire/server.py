@@ -10,6 +10,7 @@ import itertools
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import TYPE_CHECKING
@@ -44,10 +45,18 @@ class Limits:
 
 
 class HttpServer:
-    """`fields` are header lines of every answer, `methods` what gRPC can call."""
+    """`fields` are header lines of every answer, `methods` what gRPC can call; `touched` is called when bytes have come."""
 
-    def __init__(self, app: App, limits: Limits, fields: bytes = b"", methods: Methods | None = None) -> None:
+    def __init__(
+        self,
+        app: App,
+        limits: Limits,
+        fields: bytes = b"",
+        methods: Methods | None = None,
+        touched: Callable[[], None] | None = None,
+    ) -> None:
         self.app = app
+        self.touched = touched
         self.methods: Methods = methods or {}
         self.stream_heads: dict[tuple[bytes, ...], StreamHead] = {}
         self.fields = fields
