@@ -37,7 +37,7 @@ IDLE, SLOW, RESETS = 1000, 200, 10_000
 #: Of the message that slow clients send or get back, so that it fits into the window that a connection begins with.
 SLOW_MESSAGE_BYTES = 60_000
 #: Pairs of an undisturbed and a disturbed measurement of each kind, for each round of the plan.
-PAIRS = 2
+PAIRS = 4
 #: What the test opens itself, beside the connections.
 OTHER_FILES = 200
 

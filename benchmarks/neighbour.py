@@ -2,7 +2,8 @@
 
 The neighbour comes and goes by TensorFlow Serving's config file. The perceptron gets a steady load below what it can take. It
 has a core for its process, the gateway and wrk; all else, what loads included, has another: measured is what the two do to
-each other through the server, and not who gets a core. Assumes Linux, and two cores.
+each other through the server, and not who gets a core. A third measurement tells what the cores do to each other by
+themselves: then a loop that writes to memory has the other one, and nothing is loaded. Assumes Linux, and two cores.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -32,17 +35,19 @@ CONNECTIONS = 2
 PAUSE_MS = 1
 POLL_S = 0.05
 STEP_LIMIT_S = 60.0
-#: Pairs of an undisturbed and a disturbed measurement for each round of the plan.
-PAIRS = 2
+#: Turns of all three measurements for each round of the plan: one p99 is up to twice another, of nothing that we do.
+TURNS = 4
 #: The neighbour takes two or three to come, and less time would see one step or another and not what they do together.
 LEAST_SECONDS = 8
+#: Eighty megabytes are more than a core's caches hold.
+WRITING = "import numpy; a = numpy.zeros(20_000_000, 'f4')\nwhile True: a += 1"
 
 
 def measure(server_command: Sequence[str], plan: Plan, results: Results) -> None:
-    """Adds the figures of each pair: of one server, the undisturbed and the disturbed measurement first in turn."""
+    """Adds the figures of each turn: of one server, forth and back through the three measurements."""
     try:
         with own_core() as core, tempfile.TemporaryDirectory() as folder:
-            for figures in pairs(server_command, Path(folder), core, plan):
+            for figures in turns(server_command, Path(folder), core, plan):
                 results.add(WORK, figures)
     except (ServerFailedError, RuntimeError, OSError, psutil.Error) as error:
         results.fail(WORK, "penstock", str(error))
@@ -61,7 +66,7 @@ def own_core() -> Iterator[int]:
         os.sched_setaffinity(0, cores)
 
 
-def pairs(server_command: Sequence[str], folder: Path, core: int, plan: Plan) -> Iterator[dict[str, float]]:
+def turns(server_command: Sequence[str], folder: Path, core: int, plan: Plan) -> Iterator[dict[str, float]]:
     neighbour = Neighbour(folder, plan.directory)
     neighbour.write(None)
     port = free_port()
@@ -73,22 +78,33 @@ def pairs(server_command: Sequence[str], folder: Path, core: int, plan: Plan) ->
         server.wait_for_answer(body.read_bytes())
         pin(server, ("gateway", f"host {MODEL}"), core)
         load.drive(launch.url, body, CONNECTIONS, plan.warm_up_s, pace=pace)
-        for number in range(PAIRS * plan.rounds):
+        ways: dict[str, Callable[[], AbstractContextManager[list[float]]]] = {
+            "undisturbed": lambda: nullcontext([]),
+            "disturbed": lambda: neighbour.coming_and_going(port),
+            "writing": writing,
+        }
+        for number in range(TURNS * plan.rounds):
             figures: dict[str, float] = {}
-            for is_disturbed in (False, True) if number % 2 == 0 else (True, False):
-                meanwhile: AbstractContextManager[list[float]]
-                meanwhile = neighbour.coming_and_going(port) if is_disturbed else nullcontext([])
-                with meanwhile as steps:
+            for name in ways if number % 2 == 0 else reversed(ways):
+                with ways[name]() as steps:
                     sample = load.drive(launch.url, body, CONNECTIONS, max(plan.seconds, LEAST_SECONDS), pace=pace)
                 if sample.errors or not sample.requests:
                     raise ServerFailedError(f"{sample.errors} errors in {sample.requests} requests")
-                name = "disturbed" if is_disturbed else "undisturbed"
                 figures |= {f"{name}_p99_ms": sample.p99_ms, f"{name}_p50_ms": sample.p50_ms, f"{name}_rate": sample.rate}
-                if is_disturbed:
-                    figures["steps"] = len(steps)
-                    figures["step_s"] = statistics.median(steps)
+                if steps:
+                    figures |= {"steps": len(steps), "step_s": statistics.median(steps)}
             check(server, body, expected)
             yield figures
+
+
+@contextmanager
+def writing() -> Iterator[list[float]]:
+    """A loop that writes to memory, on the core of this process."""
+    with subprocess.Popen([sys.executable, "-c", WRITING], stdin=subprocess.DEVNULL) as process:
+        try:
+            yield []
+        finally:
+            process.kill()
 
 
 def pin(server: Running, titles: Sequence[str], core: int) -> None:

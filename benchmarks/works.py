@@ -56,7 +56,7 @@ NOTES = {
     "`.npy` and 8 connections, four for each of two instances. Both servers are there and are asked in turn.",
     "neighbour": "2 connections, each with a pause of 1 ms after an answer, for 8 s or more. The perceptron's "
     "process, the gateway and wrk have a core to themselves; MobileNetV2, loaded, swapped and unloaded by the config file, has "
-    "another, with all else.",
+    "another, with all else. The loop shows what a busy core does to the other one without us.",
     "jpeg": "One connection, one picture after the other; Keras in a process of its own, the picture decoded beforehand.",
     "grpc-latency": "grpcio's client with TensorFlow Serving's stubs, one connection, in a process of its own. nghttpd is a "
     "server in C++ that has our answer as a file: its time is the client's, the system's and the wire's, and none is shorter. "
@@ -122,10 +122,13 @@ FIGURES: dict[str, dict[str, str]] = {
     "neighbour": {
         "undisturbed_p99_ms": "p99 undisturbed, ms",
         "disturbed_p99_ms": "p99 with the neighbour coming and going, ms",
+        "writing_p99_ms": "p99 with a loop that writes to memory on the other core, and no neighbour, ms",
         "undisturbed_p50_ms": "p50 undisturbed, ms",
         "disturbed_p50_ms": "p50 with the neighbour coming and going, ms",
+        "writing_p50_ms": "p50 with that loop, ms",
         "undisturbed_rate": "load undisturbed, requests/s",
         "disturbed_rate": "load with the neighbour coming and going, requests/s",
+        "writing_rate": "load with that loop, requests/s",
         "steps": "loads, swaps and unloads meanwhile",
         "step_s": "one of them: median, s",
     },
