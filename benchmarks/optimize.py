@@ -96,7 +96,7 @@ def optimize_model(command: list[str], name: str, options: argparse.Namespace, r
         made = optimize(command, name, options, quantized, ("--allow", INT8), results)
         if made is not None:
             results.int8[name] = made
-            if made.winner.endswith(INT8):
+            if made.report(made.winner).precision == INT8:
                 results.accuracy[name][made.winner] = accuracy(name, quantized)
 
 

@@ -59,7 +59,7 @@ class SignatureEntry(msgspec.Struct, frozen=True):
 
 
 class Variant(msgspec.Struct, frozen=True):
-    """`engine` executes it; `precision` is that of its arithmetic: fp32, fp16, bf16 or int8."""
+    """`engine` executes it; `precision`, fp32, fp16, bf16 or int8, is that of its arithmetic or of its weights."""
 
     engine: str
     precision: str

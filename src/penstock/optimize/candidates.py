@@ -14,12 +14,16 @@ PRECISIONS = ("fp16", "bf16", "int8")
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A form to try. `source` is the candidate that it is made of, empty for the SavedModel."""
+    """A form to try. `source` is the candidate that it is made of, empty for the SavedModel.
+
+    has_small_weights: the weights alone are of the precision, and nothing is calibrated; arithmetic stays as it was.
+    """
 
     name: str
     engine: str
     precision: str = "fp32"
     source: str = ""
+    has_small_weights: bool = False
 
 
 #: In the order of trust: of two that are equally quick, the one named before wins.
@@ -30,6 +34,7 @@ _CANDIDATES = (
     Candidate("openvino-fp16", OPENVINO, "fp16"),
     Candidate("openvino-bf16", OPENVINO, "bf16"),
     Candidate("onnxruntime-int8", ONNXRUNTIME, "int8", "onnxruntime-fp32"),
+    Candidate("openvino-int8-weights", OPENVINO, "int8", "openvino-fp32", has_small_weights=True),
     Candidate("openvino-int8", OPENVINO, "int8", "openvino-fp32"),
 )
 

@@ -122,6 +122,13 @@ class Quantizer:
             make(self._source / entry.file, folder / entry.file, feeds)
         write_variant(folder, Variant(self._variant.engine, "int8", self._variant.signatures))
 
+    def compress_weights(self, folder: Path) -> None:
+        """The variant, one of OpenVINO, with its weights in int8; the arithmetic stays fp32."""
+        folder.mkdir()
+        for file in {entry.file for entry in self._variant.signatures}:
+            _compress_openvino(self._source / file, folder / file)
+        write_variant(folder, Variant(self._variant.engine, "int8", self._variant.signatures))
+
 
 def _kept_nodes(meta: Any) -> set[str]:
     """The nodes that signatures name, and those that initialize tables."""
@@ -290,3 +297,25 @@ def _quantize_openvino(source: Path, target: Path, feeds: Sequence[Mapping[str, 
     model = openvino.Core().read_model(source)
     quantized = nncf.quantize(model, nncf.Dataset(list(feeds)), subset_size=len(feeds), preset=nncf.QuantizationPreset.MIXED)
     openvino.save_model(quantized, target, compress_to_fp16=False)
+
+
+def _compress_openvino(source: Path, target: Path) -> None:
+    import nncf
+    import openvino
+
+    model = openvino.Core().read_model(source)
+    left = [node.get_friendly_name() for node in model.get_ops() if _is_of_one_pixel(node)]
+    ignored = nncf.IgnoredScope(names=left) if left else None
+    compressed = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM, ignored_scope=ignored)
+    openvino.save_model(compressed, target, compress_to_fp16=False)
+
+
+def _is_of_one_pixel(node: Any) -> bool:
+    """Whether it is a convolution of one pixel, as in squeeze and excitation.
+
+    OpenVINO 2026.4 makes a product of matrices of it when its weights are int8, and then does not compile the graph.
+    """
+    if node.get_type_name() != "Convolution":
+        return False
+    shape = node.output(0).partial_shape
+    return bool(shape.rank.is_static) and all(size.is_static and size.get_length() == 1 for size in list(shape)[2:])

@@ -71,9 +71,12 @@ class Proving:
         subject, folder = self._subject, self._subject.folder(candidate.name)
         log = subject.log(f"{candidate.name}-export")
         if candidate.source:
-            batches = {name: [case.inputs for case in _common(cases)] for name, cases in subject.cases.items()}
             with Child(log, Quantizer, subject.folder(candidate.source), candidate.engine, environment=QUIET) as child:
-                child.call("quantize", folder, batches, timeout_s=_EXPORT_S)
+                if candidate.has_small_weights:
+                    child.call("compress_weights", folder, timeout_s=_EXPORT_S)
+                else:
+                    batches = {name: [case.inputs for case in _common(cases)] for name, cases in subject.cases.items()}
+                    child.call("quantize", folder, batches, timeout_s=_EXPORT_S)
             return
         arguments = (subject.version, subject.tags, subject.signatures, subject.op_libraries)
         with Child(log, Exporter, *arguments, environment=QUIET) as child:
