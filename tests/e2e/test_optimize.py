@@ -198,7 +198,7 @@ def test_a_model_that_no_other_engine_can_hold_stays_with_tensorflow(models: Pat
     assert (out / "1" / "saved_model.pb").is_file()
 
 
-def test_an_interrupted_run_goes_on_where_it_was(models: Path, tmp_path: Path) -> None:
+def test_there_is_one_run_at_a_time_and_an_interrupted_one_goes_on_where_it_was(models: Path, tmp_path: Path) -> None:
     folder = tmp_path / MODEL
     shutil.copytree(models / MODEL, folder)
     cache = tmp_path / "cache"
@@ -208,6 +208,10 @@ def test_an_interrupted_run_goes_on_where_it_was(models: Path, tmp_path: Path) -
             command, stdout=said, stderr=said, env=environment(PENSTOCK_CACHE=str(cache)), start_new_session=True
         )
         wait_until(lambda: "onnxruntime-fp32: proven" in (tmp_path / "said").read_text(), "a proof", OPTIMIZE_S)
+        meanwhile = run_penstock(*command[3:], env={"PENSTOCK_CACHE": str(cache)})
+        assert (meanwhile.returncode, meanwhile.stdout) == (2, "")
+        (line,) = meanwhile.stderr.splitlines()
+        assert "it is being optimized in the same way by another process" in line
         first.send_signal(signal.SIGINT)
         assert first.wait(20) != 0
     assert not (folder / "1" / "assets.extra").exists()

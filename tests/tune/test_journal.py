@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from penstock.errors import UsageError
 from penstock.tune.curve import Curve
 from penstock.tune.journal import FILE, Journal, Point
 from penstock.tune.setting import AUTO, Setting
@@ -27,11 +30,19 @@ def test_another_question_begins_anew(tmp_path: Path) -> None:
 
 
 def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "question")
-    journal.add(POINT)
+    Journal(tmp_path, "question").add(POINT)
     with (tmp_path / FILE).open("ab") as file:
         file.write(b'{"setting": {"inst')
     again = Journal(tmp_path, "question")
     assert again.points == [POINT]
     again.add(POINT)
+    del again
     assert Journal(tmp_path, "question").points == [POINT, POINT]
+
+
+def test_a_folder_is_of_one_process_at_a_time(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "question")
+    journal.add(POINT)
+    with pytest.raises(UsageError, match="another process is tuning there"):
+        Journal(tmp_path, "question")
+    assert journal.find(POINT.setting, "search") == POINT

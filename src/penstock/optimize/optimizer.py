@@ -21,6 +21,7 @@ import numpy as np
 from penstock.config import cache_folder
 from penstock.engine.engines import PACKAGES, TENSORFLOW, installed_version
 from penstock.errors import UsageError
+from penstock.lock import take
 from penstock.models.plan import AS_SAVED, BESIDE, Plan, VariantReport, fingerprint, this_machine, write_plan
 from penstock.optimize.candidates import OPTIMIZED, candidates
 from penstock.optimize.metric import metric, metric_file
@@ -29,7 +30,7 @@ from penstock.optimize.proving import Proving
 from penstock.optimize.race import Measured, speedup, winner
 from penstock.optimize.racing import run_race
 from penstock.optimize.samples import given, made_up, recorded
-from penstock.optimize.state import read_state, traces
+from penstock.optimize.state import State, read_state, traces
 from penstock.optimize.subject import Subject
 from penstock.savedmodel.reader import SavedModel, read_saved_model
 from penstock.savedmodel.variables import folder_bytes
@@ -38,6 +39,7 @@ from penstock.version import __version__
 
 #: A model whose row takes less is served by one process with one thread: a request costs the gateway 20 to 50 µs.
 _SMALL_MS = 1.0
+_LOCK_FILE = "lock"
 
 
 class Watcher(Protocol):
@@ -89,23 +91,30 @@ class Optimizer:
         work = cache_folder() / "optimize" / self._key()
         self._subject = Subject(version, options.tags, options.op_libraries, signatures, self._cases(signatures), work)
         self._metric = metric(options.metric) if options.metric else None
-        self._state = read_state(work)
+        self._state = State()
 
     def run(self) -> tuple[Plan, Path]:
-        """The plan, and the folder that it was written to."""
-        options, state, work, watcher = self._options, self._state, self._subject.work, self._watcher
-        work.mkdir(parents=True, exist_ok=True)
+        """The plan, and the folder that it was written to. Raises UsageError while another process does the same."""
+        work = self._subject.work
+        with take(
+            work / _LOCK_FILE, f"{self._version}: it is being optimized in the same way by another process (state: {work})"
+        ):
+            self._state = read_state(work)
+            plan = self._made()
+            target = self._write(plan)
+            shutil.rmtree(work, ignore_errors=True)
+        return plan, target
+
+    def _made(self) -> Plan:
+        options, state, watcher = self._options, self._state, self._watcher
         proving = Proving(self._subject, self._metric, options.max_drop, watcher.step)
         state.reports[AS_SAVED] = proving.refer(self._saved_bytes)
         for candidate in candidates(options.allow, options.engines, installed_version):
             if candidate.name not in state.reports:
                 state.reports[candidate.name] = proving.attempt(candidate, state.reports)
-                state.save(work)
+                state.save(self._subject.work)
             watcher.candidate(state.reports[candidate.name])
-        plan = self._plan(run_race(self._subject, state, options.rounds, watcher.step, watcher.round))
-        target = self._write(plan)
-        shutil.rmtree(work, ignore_errors=True)
-        return plan, target
+        return self._plan(run_race(self._subject, state, options.rounds, watcher.step, watcher.round))
 
     def _wanted(self, saved: SavedModel) -> dict[str, Signature]:
         for name in self._options.signatures:

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from penstock.errors import UsageError
+from penstock.lock import take
 from penstock.tune.curve import Curve
 from penstock.tune.setting import Setting
 
@@ -31,13 +32,16 @@ class _Head(msgspec.Struct, frozen=True):
 
 
 class Journal:
-    """The file of one question in a folder. Raises UsageError where it cannot be written."""
+    """The file of one question in a folder, which no other process uses meanwhile.
+
+    Raises UsageError where it cannot be written, and where another process does.
+    """
 
     def __init__(self, folder: Path, question: str) -> None:
         self._file = folder / FILE
         self.points: list[Point] = []
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = take(self._file, f"--out {folder}: another process is tuning there; give another folder, or wait")
             lines = self._file.read_bytes().splitlines() if self._file.exists() else []
             if not lines or not _asks(lines[0], question):
                 self._file.write_bytes(msgspec.json.encode(_Head(question)) + b"\n")
