@@ -108,27 +108,29 @@ def grpc_figures(server: Running, call: messages.Call, expected: messages.Floats
     return figures
 
 
-def http_figures(server: Running, x: messages.Floats, expected: messages.Floats, plan: Plan) -> dict[str, float]:
-    """Requests per second over HTTP/1.1, and what each cost. Raises ServerFailedError where one failed."""
+def http_figures(
+    server: Running, x: messages.Floats, expected: messages.Floats, plan: Plan, tolerance: float = TOLERANCE
+) -> dict[str, float]:
+    """Requests per second over HTTP/1.1, and what each cost. Raises ServerFailedError where one failed, or is off by more."""
     body, head_bytes = messages.infer_body(x)
     field = f"Inference-Header-Content-Length:{head_bytes}"
     url = server.launch.at(HTTP_PATH)
     with tempfile.NamedTemporaryFile() as file:
         file.write(body)
         file.flush()
-        check_http(server, body, field, expected)
+        check_http(server, body, field, expected, tolerance)
         load.drive(url, Path(file.name), CONNECTIONS, plan.warm_up_s, BINARY, field=field)
         figures = driven(server, lambda: load.drive(url, Path(file.name), CONNECTIONS, plan.seconds, BINARY, field=field))
-        check_http(server, body, field, expected)
+        check_http(server, body, field, expected, tolerance)
     return figures
 
 
-def check_http(server: Running, body: bytes, field: str, expected: messages.Floats) -> None:
+def check_http(server: Running, body: bytes, field: str, expected: messages.Floats, tolerance: float) -> None:
     try:
         status, got = load.ask(server.launch.port, HTTP_PATH, body, load.TIMEOUT_S, BINARY, field=field)
         if status != 200:
             raise ServerFailedError(f"{HTTP_PATH}: status {status}: {got[:200].decode(errors='replace')}")
-        calls.require_near(messages.body_array(got), expected, TOLERANCE)
+        calls.require_near(messages.body_array(got), expected, tolerance)
     except (OSError, HTTPException, ValueError) as error:
         raise ServerFailedError(f"{HTTP_PATH}: {error}") from error
 

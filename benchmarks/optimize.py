@@ -147,7 +147,10 @@ def serve(command: list[str], options: argparse.Namespace, results: OptimizeResu
     served = results.served
     plan = Plan(options.zoo, options.served_rounds, options.seconds, 1 if options.smoke else 2)
     if optimize_served.MODEL in results.plans:
-        optimize_served.measure_image(command, options.out / optimize_served.MODEL, plan, served)
+        quantized = results.int8.get(optimize_served.MODEL)
+        is_won = quantized is not None and quantized.report(quantized.winner).precision == INT8
+        int8 = options.out / f"{optimize_served.MODEL}-{INT8}" if is_won else None
+        optimize_served.measure_image(command, options.out / optimize_served.MODEL, int8, plan, served)
     if zoo.WITH_BODY in results.plans:
         mosec = None
         if options.peers != "none":

@@ -174,7 +174,11 @@ def _blocks_of_served(results: OptimizeResults) -> Iterator[str]:
         "generator on the same cores; answers are compared with TensorFlow's. Images: 4 connections, one image at a time; "
         "TensorFlow with an instance of one thread for each core, the plan with what it says itself."
     )
-    titles = {"plan_rate": "`penstock serve`, with the plan", "tensorflow_rate": "`penstock serve --engine tensorflow`"}
+    titles = {
+        "plan_rate": "`penstock serve`, with the plan",
+        "int8_rate": "`penstock serve`, with the plan of `--allow int8`",
+        "tensorflow_rate": "`penstock serve --engine tensorflow`",
+    }
     rows = [
         ["MobileNetV2 over OIP's binary HTTP", titles.get(name, name), f"{statistics.median(values):,.1f}"]
         for name, values in images.items()

@@ -81,7 +81,8 @@ def bars(results: OptimizeResults) -> list[Bar]:
         *_zoo_bars(results),
         *(_int8_bar(results.int8.get(name), name) for name in QUANTIZED),
         *_size_bars(results),
-        _image_bar(results.served),
+        _image_bar(results.served, "plan", "mobilenet_v2, served"),
+        _image_bar(results.served, "int8", "mobilenet_v2, served in int8"),
         *(_mosec_bar(results.served, work, limit) for work, limit in (("perceptron-16", 8.0), ("perceptron-64", 3.5))),
     ]
 
@@ -145,11 +146,11 @@ def _size_bars(results: OptimizeResults) -> list[Bar]:
     return found
 
 
-def _image_bar(served: Results) -> Bar:
+def _image_bar(served: Results, way: str, work: str) -> Bar:
     figures = served.figures.get(IMAGE, {})
-    ours, theirs = figures.get("plan_rate"), figures.get("tensorflow_rate")
+    ours, theirs = figures.get(f"{way}_rate"), figures.get("tensorflow_rate")
     ratio = statistics.median(ours) / statistics.median(theirs) if ours and theirs else None
-    return _times("mobilenet_v2, served", "images per second over binary HTTP, against `--engine tensorflow`", ratio, 3.0)
+    return _times(work, "images per second over binary HTTP, against `--engine tensorflow`", ratio, 3.0)
 
 
 def _mosec_bar(served: Results, work: str, limit: float) -> Bar:

@@ -25,16 +25,20 @@ from benchmarks.servers import (
 )
 from benchmarks.throughput import Plan
 from penstock.config import available_cores
+from penstock.optimize.proof import TOLERANCES
 
 MODEL = "mobilenet_v2"
 PERCEPTRON_LOADS = tuple(each for each in works.LOADS if each.name in ("perceptron-16", "perceptron-64"))
+#: What its proof allows it too.
+INT8_TOLERANCE = TOLERANCES["int8"].relative
 (MOSEC,) = (each for each in PEER_CONTENDERS if each.name == "mosec")
 
 
-def measure_image(command: Sequence[str], optimized: Path, plan: Plan, results: Results) -> None:
+def measure_image(command: Sequence[str], optimized: Path, int8: Path | None, plan: Plan, results: Results) -> None:
     """Adds the images per second of the plan in the folder `optimized` and of TensorFlow, in turn; `plan.directory` is the zoo.
 
-    TensorFlow has an instance of one thread for each core, what docs/models.md says of such models; the plan says itself.
+    `int8`: the folder of a plan whose winner has this precision, for a third server. TensorFlow has an instance of one thread
+    for each core, what docs/models.md says of such models; a plan says itself.
     """
     ways = {
         "plan": [str(optimized)],
@@ -43,26 +47,29 @@ def measure_image(command: Sequence[str], optimized: Path, plan: Plan, results: 
             *("--instances", str(available_cores()), "--intra-op", "1"),
         ],
     }
+    if int8 is not None:
+        ways["int8"] = [str(int8)]
     for number in range(plan.rounds):
         figures: dict[str, float] = {}
         for way in list(ways) if number % 2 == 0 else reversed(ways):
             print(f"{IMAGE}, round {number + 1} of {plan.rounds}: {way}", flush=True)
             try:
-                figures |= image.named(way, image_figures(command, ways[way], plan))
+                tolerance = INT8_TOLERANCE if way == "int8" else throughput.TOLERANCE
+                figures |= image.named(way, image_figures(command, ways[way], plan, tolerance))
             except (ServerFailedError, RuntimeError) as error:
                 results.fail(IMAGE, way, str(error))
                 return
         results.add(IMAGE, figures)
 
 
-def image_figures(command: Sequence[str], arguments: Sequence[str], plan: Plan) -> dict[str, float]:
-    """One life of a server. Raises ServerFailedError, also where its answer is not TensorFlow's."""
+def image_figures(command: Sequence[str], arguments: Sequence[str], plan: Plan, tolerance: float) -> dict[str, float]:
+    """One life of a server. Raises ServerFailedError, also where its answer is further from TensorFlow's."""
     port = free_port()
     argv = [*command, "serve", *arguments, "--name", image.MODEL, "--port", str(port)]
     x: messages.Floats = np.load(models.npy_path(plan.directory, MODEL))
     with running(Launch(argv, port, f"/v2/models/{image.MODEL}/ready")) as server:
         server.wait_until_ready()
-        return image.http_figures(server, x, answer(plan.directory, MODEL), plan)
+        return image.http_figures(server, x, answer(plan.directory, MODEL), plan, tolerance)
 
 
 def measure_perceptron(

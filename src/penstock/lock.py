@@ -11,9 +11,17 @@ from penstock.errors import UsageError
 
 
 def take(path: Path, busy: str) -> BinaryIO:
-    """The locked file, whose folder is made; closing it, or the process's end, gives it back.
+    """As `try_take`; raises UsageError with `busy` while another process holds it."""
+    file = try_take(path)
+    if file is None:
+        raise UsageError(busy)
+    return file
 
-    Raises UsageError with `busy` while another process holds it, OSError where it cannot be made.
+
+def try_take(path: Path) -> BinaryIO | None:
+    """The locked file, whose folder is made; closing it, or the process's end, gives it back. None: another process holds it.
+
+    Processes that were given the descriptor hold it too. Raises OSError where it cannot be made.
     """
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,7 +33,7 @@ def take(path: Path, busy: str) -> BinaryIO:
                 return file
         except BlockingIOError:
             file.close()
-            raise UsageError(busy) from None
+            return None
         except FileNotFoundError:
             pass
         file.close()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -20,11 +22,12 @@ from tests.servers import free_port
 
 REQUEST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nhi"
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nyes"
+CERTIFICATES = Path(__file__).parents[1] / "e2e" / "certificates"
 Handler = Callable[[socket.socket, int], bool]
 
 
 @contextmanager
-def serving(handler: Handler) -> Iterator[Address]:
+def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[Address]:
     """A server with a thread for each connection; `handler` answers the n-th request, and says whether the connection stays."""
     listener = socket.create_server(("127.0.0.1", 0))
     lock, counted = threading.Lock(), [0]
@@ -33,6 +36,9 @@ def serving(handler: Handler) -> Iterator[Address]:
     def serve(link: socket.socket) -> None:
         data = b""
         try:
+            if tls is not None:
+                link = tls.wrap_socket(link, server_side=True)
+                open_sockets.append(link)
             while True:
                 while len(data) < len(REQUEST):
                     piece = link.recv(65536)
@@ -154,6 +160,20 @@ def test_a_server_that_closes_after_each_answer_is_no_error() -> None:
     assert window.requests == 49
 
 
+def test_one_over_tls_is_no_error_either() -> None:
+    def closes(link: socket.socket, _number: int) -> bool:
+        link.sendall(ANSWER.replace(b"\r\n", b"\r\nconnection: close\r\n", 1))
+        return False
+
+    ours, theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ours.check_hostname, ours.verify_mode = False, ssl.CERT_NONE
+    theirs.load_cert_chain(CERTIFICATES / "server.pem", CERTIFICATES / "server.key")
+    with serving(closes, theirs) as address:
+        _, window, _ = drive(address._replace(tls=ours), 0.5, rate=50)
+    assert not window.errors
+    assert window.requests == 24
+
+
 def test_an_answer_in_pieces_and_one_in_chunks_are_whole_answers() -> None:
     def pieces(link: socket.socket, number: int) -> bool:
         if number % 2:
@@ -181,6 +201,44 @@ def test_a_server_that_never_answers_costs_the_time_out() -> None:
     assert window.requests == 0
     assert set(window.errors) == {"no answer in time", "not sent: all connections were busy"}
     assert len(record) == 29
+
+
+def test_a_connection_that_cannot_be_opened_holds_up_no_other() -> None:
+    """The queue of the listening socket is full: a connection to it neither comes about nor is refused."""
+    filled = threading.Event()
+
+    def serve(link: socket.socket, *, stays: bool) -> None:
+        with link:
+            while link.recv(65536) and stays:
+                link.sendall(ANSWER)
+
+    with socket.create_server(("127.0.0.1", 0), backlog=4) as listener, ExitStack() as queue:
+        address = Address("127.0.0.1", listener.getsockname()[1])
+
+        def accept() -> None:
+            links = [listener.accept()[0] for _ in range(2)]
+            for _ in range(10):
+                waiting = queue.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(tuple(address[:2]))
+            filled.set()
+            for link, stays in zip(links, (True, False), strict=True):
+                threading.Thread(target=serve, args=(link,), kwargs={"stays": stays}, daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        record = Record()
+        driver = Driver(address, Http1Connection, [REQUEST], [0], 2, 0.5, record)
+        driver.connect()
+        assert filled.wait(5)
+        try:
+            begin_ns, end_ns = driver.run(1.0, arrivals([Phase(100, 100, 1.0)], is_poisson=False), lambda _: None)
+        finally:
+            driver.close()
+    window = Window(record, begin_ns, end_ns, by_due=True)
+    assert set(window.errors) <= {"connection closed", "connection reset", "no connection in time"}
+    assert window.errors["no connection in time"] >= 1
+    assert window.requests >= 95
+    assert window.latencies_ms().max() < 400
 
 
 def test_nobody_there() -> None:

@@ -195,3 +195,13 @@ def test_outputs_whose_rows_do_not_match_are_refused() -> None:
 def test_complex_outputs_are_refused() -> None:
     with pytest.raises(InvalidArgument, match="'y' is complex64"):
         array_to_csv({"y": np.zeros(1, np.complex64)})
+
+
+@pytest.mark.parametrize(
+    ("body", "rows"),
+    [(b'a"' * 50_000, ["a" * 50_000]), (b' ""' * 50_000, [' "' * 0 + " " * 49_999])],
+    ids=["text between", "blanks between"],
+)
+def test_a_field_of_endless_quotes_is_read_once(body: bytes, rows: list[str]) -> None:
+    """Where each quote were compared with all before it, this would take minutes."""
+    assert json.loads(csv_to_json(body)) == {"instances": rows}

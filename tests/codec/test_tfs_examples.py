@@ -49,6 +49,12 @@ def test_the_context_is_merged_into_each_example() -> None:
     ]
 
 
+def test_a_context_that_would_take_gigabytes_in_all_examples_is_refused() -> None:
+    examples = ",".join(["{}"] * 10_000)
+    with pytest.raises(InvalidArgument, match=r"the context in each would take \d+ bytes, 268435456 are allowed"):
+        decode(f'{{"context":{{"a":"{"x" * 30_000}"}},"examples":[{examples}]}}')
+
+
 FAULTS = [
     ("", "JSON Parse error: The document is empty"),
     ("[]", "Is not object"),

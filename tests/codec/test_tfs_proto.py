@@ -11,6 +11,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.codec import tfs_proto
 from penstock.codec.protobuf_wire import encode_bytes, encode_number
 from penstock.codec.protos import message_class
 from penstock.codec.tensor_proto import encode_tensor, tensor_of
@@ -249,3 +250,22 @@ def test_version_zero_is_said() -> None:
     response = PredictResponse.FromString(b"".join(PredictResponses().encode("m", 0, "s", {})))
     assert response.model_spec.HasField("version")
     assert encode_number(1, 0) == b"\x08\x00"
+
+
+def test_elements_that_are_left_out_are_bounded_for_all_tensors_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the first two would be allowed alone."""
+    monkeypatch.setattr(tfs_proto, "MAX_REPEATED_BYTES", 1000)
+
+    def message(*sizes: int) -> bytes:
+        request = PredictRequest(model_spec={"name": "m"})
+        for index, size in enumerate(sizes):
+            tensor = request.inputs[f"x{index}"]
+            tensor.dtype = 1
+            tensor.tensor_shape.dim.add(size=size)
+        serialized: bytes = request.SerializeToString(deterministic=True)
+        return serialized
+
+    _, inputs = PredictRequests().decode(message(100, 150))
+    assert [array.shape for array in inputs.values()] == [(100,), (150,)]
+    with pytest.raises(InvalidArgument, match=r"x1: its shape .* needs 200 elements, and 0 are there"):
+        PredictRequests().decode(message(100, 200))

@@ -250,6 +250,7 @@ def serve_until_closed(progress_timeout_s: float) -> None:
     """A process that serves by libnghttp2 until its standard input ends; it prints its port."""
     limits = Limits(
         max_message_bytes=MAX_MESSAGE_BYTES,
+        max_unfinished_bytes=MAX_MESSAGE_BYTES * 3 // 2,
         head_timeout_s=progress_timeout_s,
         progress_timeout_s=progress_timeout_s,
         idle_timeout_s=2 * progress_timeout_s,

@@ -176,6 +176,17 @@ def test_two_runs_are_compared(server: Server, tmp_path: Path) -> None:
     assert re.search(r"throughput: .* requests/s, [\d.]+× \([\d.]+ to [\d.]+\): better", ran.stdout)
 
 
+def test_the_model_that_is_named_is_the_one_that_is_asked(server: Server, tmp_path: Path) -> None:
+    """/invocations would take another, which the body does not fit."""
+    ran = run_penstock("bench", server.url, *QUICK, "--model", "mixed", "--api", "sagemaker", "--out", tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    result = read_result(tmp_path / "result.json")
+    assert result.errors == {}
+    assert result.requests > 10
+    ran = run_penstock("bench", server.url, "--model", "mixed", "--command-for", "wrk", "--out", tmp_path)
+    assert 'wrk.headers["X-Amzn-SageMaker-Custom-Attributes"] = "tfs-model-name=mixed"' in (tmp_path / "post.lua").read_text()
+
+
 def test_a_mix_of_models_by_their_shares(server: Server, tmp_path: Path) -> None:
     models = "half_plus_two,mixed,two_versions"
     ran = run_penstock("bench", server.url, *QUICK, "--model", models, "--zipf", "1", "--out", tmp_path)

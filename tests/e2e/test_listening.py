@@ -182,3 +182,15 @@ def test_a_watch_does_not_hold_up_the_stop(models: Path) -> None:
 def _rest(answers: Iterator[bytes]) -> Iterator[bytes]:
     with suppress(grpc.RpcError):
         yield from answers
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_browsers_are_told_over_http_2_too(models: Path) -> None:
+    """They take it before HTTP/1.1 where there is TLS."""
+    with Server(models / "half_plus_two", "--cors", "--tls-cert", _CERT, "--tls-key", _KEY) as server:
+        for request in (("-X", "OPTIONS", "-H", "Origin: https://x"), ("-d", json.dumps(_BODY))):
+            command: list[str | Path] = ["curl", "-s", "-i", "--http2", "--cacert", _CA, *request, server.url + _PATH]
+            told = subprocess.run(command, capture_output=True, timeout=20, check=True).stdout.lower()
+            assert told.startswith(b"http/2 ")
+            assert b"\r\naccess-control-allow-origin: *\r\n" in told
+            assert b"\r\ndate: " in told

@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 
@@ -305,3 +307,43 @@ def test_nothing_is_left_in_shared_memory(models: Path) -> None:
                 wait_until(lambda server=server: not server.processes(), "the end of all processes", 5)  # type: ignore[misc]
                 assert not list(server.temporary.iterdir())
     assert {file.name for file in shared.iterdir() if "penstock" in file.name} == before
+
+
+def test_a_gateway_without_a_descriptor_left_keeps_its_clock(models: Path) -> None:
+    """A request's time ends still, and what it needs a file for comes again."""
+    with Server(models / "half_plus_two", "--gateways", "1", "--request-timeout-s", "1") as server:
+        gateway, host = server.one("gateway 0"), server.one("host")
+        with requests.Session() as session:
+            ask = partial(session.post, f"{server.url}/v1/models/half_plus_two:predict", json={"instances": [1.0]}, timeout=30)
+            assert ask().status_code == 200
+            before = gateway.rlimit(psutil.RLIMIT_NOFILE)
+            gateway.rlimit(psutil.RLIMIT_NOFILE, (3, before[1]))
+            wait_until(lambda: "clock failed inside" in server.log, "a turn that fails")
+            host.suspend()
+            assert ask().status_code == 504
+            host.resume()
+            gateway.rlimit(psutil.RLIMIT_NOFILE, before)
+            assert ask().status_code == 200
+
+
+def test_a_gateway_that_dies_takes_only_its_own_requests_along(models: Path) -> None:
+    """Its request is run while others wait behind it: the host finds its queue another than when it began."""
+    both = [f"--model={name}={models / name}" for name in ("half_plus_two", "slow")]
+    with Server(*both, "--gateways", "2", "--max-batch-size", "1") as server, ThreadPoolExecutor(8) as threads:
+        victims, others = ([_connection_to(server, title) for _ in range(2)] for title in ("gateway 0", "gateway 1"))
+
+        def ask(connection: http.client.HTTPConnection, milliseconds: int) -> Any:
+            connection.request("POST", "/v1/models/slow:predict", json.dumps({"instances": [milliseconds]}).encode())
+            return json.loads(connection.getresponse().read())
+
+        first = threads.submit(ask, victims[0], 1000)
+        wait_until(lambda: _in_flight(server, "slow") == 1, "one is run")
+        doomed = threads.submit(ask, victims[1], 1500)
+        wait_until(lambda: _in_flight(server, "slow") == 2, "the next waits")
+        waiting = [threads.submit(ask, each, 10) for each in others]
+        wait_until(lambda: _in_flight(server, "slow") == 4, "others wait behind it")
+        assert first.result(20) == {"predictions": [1000]}
+        server.kill("gateway 0")
+        assert [answer.result(20) for answer in waiting] == [{"predictions": [10]}] * 2
+        with pytest.raises((http.client.HTTPException, OSError)):
+            doomed.result(20)

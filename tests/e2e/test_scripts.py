@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -14,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import requests
 
 from tests.e2e.model_folders import put_text, put_version, with_script
-from tests.servers import Server, error_of, wait_until
+from tests.servers import Server, error_of, free_port, wait_until
 
 pytestmark = pytest.mark.xdist_group("scripts")
 
@@ -350,3 +353,73 @@ def test_a_model_may_run_in_another_interpreter(models: Path, tmp_path: Path) ->
         assert _call(server, "usual", b"").text == sys.prefix
         assert _call(server, "other", b"").text == str(other)
         assert _call(server, "missing", b"").status_code == 503
+
+
+_BLOCKING = """
+import os, time
+async def handler(data, context):
+    if data.read() == b"block":
+        time.sleep(600)
+    return str(os.getpid()), "text/plain"
+"""
+
+
+def test_a_coroutine_that_lets_nobody_else_run_is_replaced(models: Path, tmp_path: Path) -> None:
+    folder = put_version(models / "half_plus_two" / "1", tmp_path / "m").parent
+    put_text(folder / "code" / "inference.py", _BLOCKING)
+    with Server(folder, "--request-timeout-s", "1", "--gateways", "1") as server:
+        pid = _call(server, "m", b"").text
+        assert _call(server, "m", b"block").status_code == 504
+        wait_until(lambda: server.one("host m/1").pid != int(pid), "another process")
+        wait_until(lambda: _call(server, "m", b"").status_code == 200, "an answer of the new process")
+        assert "the process is ended" in server.log
+
+
+_FORKING = """
+import multiprocessing, os, time
+workers = []
+def handler(data, context):
+    if not workers:
+        workers.append(multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,)))
+        workers[0].start()
+    return f"{os.getpid()} {workers[0].pid}", "text/plain"
+"""
+
+
+def test_what_a_script_has_forked_ends_with_its_process(models: Path, tmp_path: Path) -> None:
+    """It neither hides that the process has ended, nor keeps a model from being unloaded, nor outlives the server."""
+    folder = put_version(models / "half_plus_two" / "1", tmp_path / "m").parent
+    put_text(folder / "code" / "inference.py", _FORKING)
+    with Server(models / "half_plus_two", "--admin-api", "--gateways", "2") as server:
+        assert server.post("/models", json={"model_name": "m", "url": str(folder)}).status_code == 200
+        host, worker = map(int, _call(server, "m", b"").text.split())
+        os.kill(host, signal.SIGKILL)
+        wait_until(lambda: not _is_there(worker), "the end of the worker")
+        wait_until(lambda: _call(server, "m", b"").status_code == 200, "an answer of the next")
+        next_host, worker = map(int, _call(server, "m", b"").text.split())
+        assert next_host != host
+        assert server.session.delete(f"{server.url}/models/m", timeout=30).status_code == 200
+        wait_until(lambda: not _is_there(worker), "the end of the other worker")
+        assert server.post("/models", json={"model_name": "m", "url": str(folder)}).status_code == 200
+        worker = int(_call(server, "m", b"").text.split()[1])
+        server.stop()
+        assert not _is_there(worker)
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_a_process_that_does_not_come_up_beside_another_costs_nobody_an_answer(models: Path, tmp_path: Path) -> None:
+    """A script that can be there once: the second process finds its port taken."""
+    folder = put_version(models / "half_plus_two" / "1", tmp_path / "m").parent
+    bound = f"socket.create_server(('127.0.0.1', {free_port()}))"
+    handler = "def handler(data, context):\n    return str(os.getpid()), 'text/plain'\n"
+    put_text(folder / "code" / "inference.py", f"import os, socket\nlistener = {bound}\n{handler}")
+    with Server(folder, "--instances", "2") as server:
+        wait_until(lambda: "m/1 goes on with 1 of 2 processes" in server.log, "the second is given up")
+        assert _status(server, "m")["state"] == "AVAILABLE"
+        assert {_call(server, "m", b"").text for _ in range(20)} == {str(server.one("host m/1").pid)}

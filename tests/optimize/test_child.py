@@ -140,6 +140,15 @@ def test_a_process_that_is_silent_for_too_long_is_ended(child: Child) -> None:
     assert not psutil.pid_exists(child.pid)
 
 
+def test_a_process_that_takes_no_more_is_ended(child: Child) -> None:
+    """The question is larger than the pipe: it is the sending that would wait for ever."""
+    assert child.call("length", b"", timeout_s=ANSWER_S) == 0
+    os.kill(child.pid, signal.SIGSTOP)
+    with pytest.raises(ChildError, match=r"^no answer within 0\.5 s$"):
+        child.call("length", bytes(16 << 20), timeout_s=0.5)
+    assert not psutil.pid_exists(child.pid)
+
+
 def test_after_its_end_every_question_gets_a_reason(child: Child) -> None:
     child.end()
     child.end()

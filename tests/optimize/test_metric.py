@@ -38,6 +38,18 @@ def test_a_sample_counts_once_however_many_signatures_take_it() -> None:
     assert seen == [1, 1]
 
 
+def test_a_measure_that_cannot_say_is_no_drop_that_is_allowed() -> None:
+    samples = [Case("a", INPUTS, "sample 1")]
+    good, constant = [{"y": np.array([3.0, 4.0])}], [{"y": np.array([3.0, 3.0])}]
+
+    def spread(pairs: Pairs) -> float:
+        return float("nan") if not np.ptp(pairs[0][1]["y"]) else 1.0
+
+    assert np.isnan(drop(spread, samples, good, constant))
+    with pytest.raises(UsageError, match="NaN for TensorFlow's own answers"):
+        drop(spread, samples, constant, good)
+
+
 def test_samples_that_were_refused_are_left_out_and_some_must_be_left() -> None:
     with pytest.raises(UsageError, match="--metric measures over --samples: give some"):
         drop(total, [Case("a", INPUTS, "sample 1")], ["refused"], ["refused"])

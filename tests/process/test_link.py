@@ -235,3 +235,21 @@ def test_garbage_from_the_host_ends_the_link_and_not_the_gateway() -> None:
         assert list(bench.servable.waiting) == [call]
 
     _run(scenario)
+
+
+def test_what_cannot_be_written_down_ends_and_the_next_goes_on() -> None:
+    async def scenario() -> None:
+        bench = _Bench()
+        damned, beside = bench.submit(1.0, deadline_ns=1 << 70), bench.submit(2.0, columns=3)
+        assert await bench.runs() == []
+        for call in (damned, beside):
+            assert call.error is not None
+            assert call.error.code is Code.INTERNAL
+        assert bench.link.load == 0
+        good = bench.submit(3.0)
+        (run,) = await bench.runs()
+        await bench.send(bench.double(run))
+        assert good.is_finished
+        assert good.error is None
+
+    _run(scenario)

@@ -230,3 +230,15 @@ def test_what_has_a_place_may_get_more_if_it_is_free() -> None:
     assert budget.extend("a", 600)
     assert budget.free_bytes == 100
     assert not budget.extend("unknown", 1)
+
+
+def test_the_place_of_processes_that_are_still_to_come_is_kept() -> None:
+    budget = budget_with(1000, a=800)
+    budget.measured("a", 200 * MB, is_whole=False)
+    assert budget.free_bytes == 200 * MB
+    budget.measured("a", 900 * MB, is_whole=False)
+    assert budget.free_bytes == 100 * MB, "more than was reserved is more"
+    budget.measured("a", 700 * MB)
+    assert budget.free_bytes == 300 * MB
+    budget.measured("a", 1400 * MB)
+    assert budget.excess_bytes("a") == 0, "the share is that of all of them"

@@ -127,3 +127,11 @@ def test_a_server_that_takes_none_is_told_apart(server: Server, tmp_path: Path) 
     ran = run_penstock("tune", "--apply", server.url, "--out", tmp_path)
     assert ran.returncode == 2
     assert "tune.json" in ran.stderr
+
+
+@pytest.mark.parametrize("url", ["/" + 300 * "a", "/etc/\0", "/", "relative/nowhere"])
+def test_a_path_that_is_no_models_costs_the_one_who_gave_it_an_error(administered: Server, url: str) -> None:
+    answer = administered.post("/models", json={"model_name": "nowhere", "url": url})
+    assert answer.status_code == 400 or answer.status_code == 404, answer.text
+    assert "Could not find valid base path" in answer.text
+    assert administered.predict("half_plus_two", {"instances": [1.0]}) == {"predictions": [2.5]}

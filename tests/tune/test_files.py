@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import msgspec
+
 from penstock.cli.model_server_flags import parse
 from penstock.cli.options import build_options
 from penstock.cli.sagemaker import sagemaker_options
 from penstock.models.model_server_files import read_batching
 from penstock.models.plan import Machine
 from penstock.tune.files import BATCHING, CONFIG, FLAGS, VARIABLES, write_files
-from penstock.tune.result import Figures, TuneResult
+from penstock.tune.report import summary
+from penstock.tune.result import Figures, TuneResult, read_tuned, write_tuned
 from penstock.tune.setting import AUTO, Setting
 from tests.tune.curves import step
 
@@ -106,3 +109,25 @@ def test_defaults_are_an_empty_file(tmp_path: Path) -> None:
     lines = (tmp_path / CONFIG).read_text().splitlines()
     assert all(line.startswith("#") for line in lines)
     assert build_options({}, str(tmp_path / CONFIG), {}) == build_options({}, None, {})
+
+
+def test_a_gain_over_defaults_that_hold_no_goal_is_written_and_read(tmp_path: Path) -> None:
+    result = msgspec.structs.replace(found(BEST), gain=None, gain_low=None, gain_high=None, slo="p50<10ms")
+    write_tuned(tmp_path, result)
+    assert read_tuned(tmp_path) == result
+    assert result.gain_text == "the defaults do not hold p50<10ms"
+    assert "the defaults do not hold p50<10ms" in summary(result)
+
+
+def test_a_request_that_was_tuned_for_fits_into_a_batch_of_the_model_server(tmp_path: Path) -> None:
+    """There, one with more rows than a batch may have is refused."""
+    write_files(tmp_path, msgspec.structs.replace(found(BEST), rows=100), {})
+    assert read_batching(tmp_path / BATCHING).max_request_rows == 100
+
+
+def test_as_many_requests_may_wait_in_the_container_as_while_tuning(tmp_path: Path) -> None:
+    write_files(tmp_path, found(msgspec.structs.replace(BEST, max_batch_size=1)), {})
+    lines = (tmp_path / VARIABLES).read_text().splitlines()
+    variables = dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+    options, _ = sagemaker_options(None, {}, {name: value for name, value in variables.items() if name.startswith("SAGEMAKER")})
+    assert options.max_queue >= 1000

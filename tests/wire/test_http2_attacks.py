@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import grpc
@@ -391,32 +391,63 @@ def test_data_that_is_mostly_padding_is_not_kept(server: AttackedServer, padding
                 break
 
 
+def test_a_message_in_tiny_frames_costs_what_its_frames_cost(server: AttackedServer) -> None:
+    began = server.processor_s()
+    with nobody_else_notices(server), Peer(server.port) as peer:
+        peer.settle()
+        peer.send(head(1))
+        assert all(peer.send(frame(DATA, 0, 1, bytes((byte,)))) for byte in message(bytes(65_000)))
+        peer.send(frame(DATA, END_STREAM, 1))
+        assert peer.fields(1)[b"grpc-status"] == b"0"
+    assert server.processor_s() - began < 5
+
+
+def test_a_stream_that_stops_within_a_message_ends(server: AttackedServer) -> None:
+    with nobody_else_notices(server), Peer(server.port) as peer:
+        peer.send(head(1, _CHAT), frame(DATA, 0, 1, b"\0" + struct.pack(">I", 60 << 20) + bytes(10_000)))
+        assert peer.fields(1)[b"grpc-status"] == b"4"
+
+
+def test_messages_of_streams_that_are_not_whole_are_bounded_together(server: AttackedServer) -> None:
+    """Where a connection may have 96 MB of them, two of 60 are one too many."""
+    with nobody_else_notices(server, spare_bytes=256 << 20), Peer(server.port) as peer:
+        for stream in (1, 3):
+            peer.send(head(stream, _CHAT), frame(DATA, 0, stream, b"\0" + struct.pack(">I", 60 << 20)))
+        sent = _send_all(peer, (1, 3), bytes(10_000), 118 << 20)
+        assert 90 << 20 < sent < 112 << 20
+
+
 def test_messages_that_nobody_takes_are_held_back(server: AttackedServer) -> None:
     """A stream whose handler answers nothing, and a client that sends as much as it may."""
     with nobody_else_notices(server, spare_bytes=64 << 20), Peer(server.port, timeout_s=3) as peer:
         peer.send(head(1, _HOLD))
-        _send_all(peer, 1, message(bytes(10_000)), 100 << 20)
+        _send_all(peer, (1,), message(bytes(10_000)), 100 << 20)
 
 
-def _send_all(peer: Peer, stream: int, data: bytes, size: int) -> int:
-    """Sends `size` bytes of frames, as fast as the server's windows let it; how many it has taken when it lets nothing more."""
+def _send_all(peer: Peer, streams: Sequence[int], data: bytes, size: int) -> int:
+    """Sends `size` bytes of frames on these streams in turn, as fast as the server's windows let it.
+
+    How many it has taken when it lets nothing more, or ends one of them.
+    """
     peer.settle()
-    windows = {0: 65_535, stream: 4 << 20}
+    windows = {0: 65_535, **dict.fromkeys(streams, 4 << 20)}
     incoming = peer.frames()
     sent = 0
-    while sent < size:
-        while min(windows.values()) < len(data):
+    for stream in itertools.cycle(streams):
+        while min(windows[0], windows[stream]) < len(data):
             try:
                 one = next(incoming)
             except (TimeoutError, StopIteration):
                 return sent
             if one.kind == WINDOW_UPDATE and one.stream in windows:
                 windows[one.stream] += int.from_bytes(one.payload, "big")
-        if not peer.send(frame(DATA, 0, stream, data)):
-            return sent
+            elif one.kind == RST_STREAM:
+                return sent
+        if sent >= size or not peer.send(frame(DATA, 0, stream, data)):
+            break
         sent += len(data)
-        for key in windows:
-            windows[key] -= len(data)
+        windows[0] -= len(data)
+        windows[stream] -= len(data)
     return sent
 
 
@@ -450,7 +481,7 @@ def test_a_client_that_asks_and_never_reads(server: AttackedServer) -> None:
 def test_a_stream_of_questions_whose_answers_nobody_takes_is_held_back(server: AttackedServer) -> None:
     with nobody_else_notices(server), Peer(server.port, (INITIAL_WINDOW_SIZE, 0), timeout_s=2) as peer:
         peer.send(head(1, _CHAT))
-        _send_all(peer, 1, message(bytes(10_000)), 100 << 20)
+        _send_all(peer, (1,), message(bytes(10_000)), 100 << 20)
 
 
 def test_a_window_that_is_opened_byte_by_byte(server: AttackedServer) -> None:

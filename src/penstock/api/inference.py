@@ -140,7 +140,11 @@ class Inference:
             is_over = True
             timer.cancel()
             if error is None:
-                go_on()
+                try:
+                    go_on()
+                except Exception:  # of a decoder: whoever told that the model is there has others to tell
+                    log.exception("request %s failed inside", request.id.decode())
+                    refuse(Internal("Internal error; the server's log has the rest."))
             else:
                 refuse(missing if isinstance(error, NotFound) else error)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import selectors
 import socket
 import ssl
 from time import perf_counter_ns
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 class Address(NamedTuple):
@@ -23,6 +26,40 @@ class Address(NamedTuple):
             sock = self.tls.wrap_socket(sock, server_hostname=self.host)
         sock.setblocking(False)
         return sock
+
+
+class Opening:
+    """A connection to `peer`, whose name has been looked up before, that is opened while others go on."""
+
+    def __init__(self, address: Address, family: int, peer: Any) -> None:
+        """Raises OSError where there can be no socket."""
+        self.begun_ns = perf_counter_ns()
+        self.sock = socket.socket(family, socket.SOCK_STREAM)
+        self.sock.setblocking(False)
+        self._address = address
+        self._peer = peer
+        self._is_connected = False
+
+    def advance(self) -> int:
+        """Goes on as far as it can. Returns the selector's event that it waits for then, 0 when it is open. Raises OSError."""
+        if not self._is_connected:
+            number = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or self.sock.connect_ex(self._peer)
+            if number in (errno.EINPROGRESS, errno.EALREADY):
+                return selectors.EVENT_WRITE
+            if number not in (0, errno.EISCONN):
+                raise OSError(number, os.strerror(number))
+            self._is_connected = True
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if (tls := self._address.tls) is not None:
+                self.sock = tls.wrap_socket(self.sock, server_hostname=self._address.host, do_handshake_on_connect=False)
+        if isinstance(self.sock, ssl.SSLSocket):
+            try:
+                self.sock.do_handshake()
+            except ssl.SSLWantReadError:
+                return selectors.EVENT_READ
+            except ssl.SSLWantWriteError:
+                return selectors.EVENT_WRITE
+        return 0
 
 
 class Ticket:

@@ -13,15 +13,15 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from penstock.bench.connection import Address, Connection, Events, Ticket, kind_of
+from penstock.bench.connection import Address, Connection, Events, Opening, Ticket, kind_of
 from penstock.bench.record import Record
 from penstock.errors import Unavailable
 
 _SWEEP_NS = 50_000_000
-#: How long a refused connection waits before it is tried again, and how long that may take: meanwhile nothing else happens.
+#: How long a refused connection waits before it is tried again.
 _RETRY_NS = 100_000_000
-_RECONNECT_S = 1.0
 #: The end of a wait goes to select(), which knows microseconds; epoll rounds up to a millisecond, and may wake later.
 _FINE_NS, _COARSE_NS = 4_000_000, 3_000_000
 _NEVER = 1 << 62
@@ -54,6 +54,10 @@ class Driver(Events):
         self._record = record
         self._selector = selectors.DefaultSelector()
         self._connections: set[Connection] = set()
+        #: What is being opened again, and the event that each waits for.
+        self._openings: dict[Opening, int] = {}
+        #: Family and address of the first connection: where all further ones go to, without another look-up.
+        self._peer: tuple[int, Any] = (socket.AF_INET, ())
         #: Room for one request each: a connection is in it as often as it takes one more.
         self._idle: deque[Connection] = deque()
         self._refused_ns: list[int] = []
@@ -68,8 +72,9 @@ class Driver(Events):
         """Opens all connections. Raises Unavailable where nobody listens."""
         try:
             for _ in range(self._count):
-                connection = self._open(self._timeout_s)
-                self._idle.extend([connection] * connection.room)
+                sock = self._address.connect(self._timeout_s)
+                self._peer = sock.family, sock.getpeername()
+                self._add(sock)
         except OSError as error:
             self.close()
             raise Unavailable(f"{self._address.host}:{self._address.port}: {kind_of(error)}") from None
@@ -127,7 +132,10 @@ class Driver(Events):
         elif wait_ns > 0:
             wait_ns -= _COARSE_NS
         for key, events in self._selector.select(max(wait_ns, 0) / 1e9):
-            connection: Connection = key.data
+            connection: Connection | Opening = key.data
+            if isinstance(connection, Opening):
+                self._advance(connection)
+                continue
             if events & selectors.EVENT_WRITE:
                 connection.write()
             if events & selectors.EVENT_READ and connection in self._connections:
@@ -180,11 +188,11 @@ class Driver(Events):
             due_ns = now_ns = time.perf_counter_ns()
         connection.send(self._requests[which], Ticket(which, due_ns, now_ns))
 
-    def _open(self, timeout_s: float) -> Connection:
-        connection = self._open_connection(self._address.connect(timeout_s), self)
+    def _add(self, sock: socket.socket) -> None:
+        connection = self._open_connection(sock, self)
         self._connections.add(connection)
-        self._selector.register(connection.sock, selectors.EVENT_READ, connection)
-        return connection
+        self._selector.register(sock, selectors.EVENT_READ, connection)
+        self._idle.extend([connection] * connection.room)
 
     def _reopen(self, connection: Connection, now_ns: int) -> None:
         """A connection that has ended is another one; where that is refused it is tried again later."""
@@ -194,12 +202,41 @@ class Driver(Events):
 
     def _try_again(self, now_ns: int) -> None:
         try:
-            connection = self._open(min(self._timeout_s, _RECONNECT_S))
+            opening = Opening(self._address, *self._peer)
         except OSError as error:
-            self._record.failed(now_ns, now_ns, 0, kind_of(error))
-            self._refused_ns.append(now_ns)
+            self._refused(now_ns, now_ns, kind_of(error))
             return
-        self._idle.extend([connection] * connection.room)
+        self._openings[opening] = 0
+        self._advance(opening)
+
+    def _advance(self, opening: Opening) -> None:
+        try:
+            wanted = opening.advance()
+            if not wanted:
+                self._forget(opening)
+                self._add(opening.sock)
+                return
+        except OSError as error:
+            self._abandon(opening, kind_of(error))
+            return
+        if self._openings[opening]:
+            self._selector.modify(opening.sock, wanted, opening)
+        else:
+            self._selector.register(opening.sock, wanted, opening)
+        self._openings[opening] = wanted
+
+    def _abandon(self, opening: Opening, kind: str) -> None:
+        self._forget(opening)
+        opening.sock.close()
+        self._refused(opening.begun_ns, time.perf_counter_ns(), kind)
+
+    def _forget(self, opening: Opening) -> None:
+        if self._openings.pop(opening, 0):
+            self._selector.unregister(opening.sock)
+
+    def _refused(self, begun_ns: int, now_ns: int, kind: str) -> None:
+        self._record.failed(begun_ns, now_ns, 0, kind)
+        self._refused_ns.append(now_ns)
 
     def _shut(self, connection: Connection) -> None:
         self._connections.discard(connection)
@@ -213,6 +250,8 @@ class Driver(Events):
         for connection in list(self._connections):
             if any(ticket.sent_ns < late_ns for ticket in connection.tickets):
                 self.broke(connection, "no answer in time")
+        for opening in [one for one in self._openings if one.begun_ns < late_ns]:
+            self._abandon(opening, "no connection in time")
         refused, self._refused_ns = self._refused_ns, []
         for refused_ns in refused:
             if now_ns >= self._end_ns:
@@ -225,4 +264,7 @@ class Driver(Events):
     def close(self) -> None:
         for connection in list(self._connections):
             self._shut(connection)
+        for opening in list(self._openings):
+            self._forget(opening)
+            opening.sock.close()
         self._selector.close()

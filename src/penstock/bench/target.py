@@ -26,6 +26,7 @@ _TIMEOUT_S = 10.0
 _PREDICT = re.compile(r"/v1/models/(?P<model>[^/:]+)(?P<version>/(?:versions|labels)/[^/:]+)?:predict")
 _INFER = re.compile(r"/v2/models/(?P<model>[^/]+)(?P<version>/versions/[^/]+)?/infer")
 _INVOKE = re.compile(r"/invocations|/models/(?P<model>[^/]+)/invoke|/endpoints/(?P<endpoint>[^/]+)/invocations")
+_INVOCATIONS = "/invocations"
 _BY_ENUM = {dtype.enum_name: dtype for dtype in DTYPES}
 
 
@@ -64,6 +65,8 @@ class Target(NamedTuple):
     #: Why it is not known what the model takes.
     unknown: str = ""
     is_grpc: bool = False
+    #: The header fields that say which model is meant, where the path does not.
+    fields: tuple[tuple[str, str], ...] = ()
 
     @property
     def url(self) -> str:
@@ -96,9 +99,13 @@ def find_target(url: str, model: str, api: str) -> Target:
         return _of_grpc(base, parts.path, model, api)
     if parts.path in ("", "/"):
         name = model or _only_model(base)
-        path = {"tfs": f"/v1/models/{quote(name)}:predict", "oip": f"/v2/models/{quote(name)}/infer"}.get(api, "/invocations")
-        return _described(base, path, name)
-    return _described(base, _path(parts), model)
+        path = {"tfs": f"/v1/models/{quote(name)}:predict", "oip": f"/v2/models/{quote(name)}/infer"}.get(api, _INVOCATIONS)
+        target = _described(base, path, name)
+    else:
+        target = _described(base, _path(parts), model)
+    if model and target.path == _INVOCATIONS:
+        return target._replace(fields=(("X-Amzn-SageMaker-Custom-Attributes", f"tfs-model-name={model}"),))
+    return target
 
 
 def _of_grpc(base: str, path: str, model: str, api: str) -> Target:

@@ -108,9 +108,12 @@ def _targets(url: str, options: BenchOptions) -> list[Target]:
 def _bodies(target: Target, options: BenchOptions, *, is_mix: bool) -> list[Body]:
     form = form_of(target, options.format)
     if options.body:
-        return read(Path(options.body), options.content_type, target, form)
-    body = made_up(target, form, options.rows, options.seed)
-    return [body._replace(name=f"{target.model}: {body.name}", path=target.path) if is_mix else body]
+        bodies = read(Path(options.body), options.content_type, target, form)
+    else:
+        bodies = [made_up(target, form, options.rows, options.seed)]
+    if is_mix:
+        bodies = [body._replace(name=f"{target.model}: {body.name}", path=target.path) for body in bodies]
+    return [body._replace(fields=(*body.fields, *target.fields)) for body in bodies]
 
 
 def _plan(options: BenchOptions, phases: tuple[Phase, ...]) -> Plan:

@@ -36,7 +36,7 @@ from penstock.tune.objective import objective
 from penstock.tune.report import chosen_text, headroom, setting_text, write_report
 from penstock.tune.result import TuneResult, read_tuned, write_tuned
 from penstock.tune.setting import Setting, Subject, fixed
-from penstock.tune.tuner import TuneOptions, Tuner
+from penstock.tune.tuner import FEWEST_ROUNDS, TuneOptions, Tuner
 from penstock.tune.workload import Workload
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h)?")
@@ -105,11 +105,10 @@ def told(result: TuneResult) -> list[str]:
         f"{bytes_text(best.memory_bytes)}"
     ]
     if result.is_default:
-        lines.append("the defaults stay: no setting was beyond doubt better")
+        short = "; the budget was too short to measure any twice" if result.rounds < FEWEST_ROUNDS else ""
+        lines.append(f"the defaults stay: no setting was beyond doubt better{short}")
     else:
-        lines.append(
-            f"{result.gain:.2f} times the defaults ({result.gain_low:.2f} to {result.gain_high:.2f}), with {chosen_text(result)}"
-        )
+        lines.append(f"{result.gain_text}, with {chosen_text(result)}")
     lines += [f"  {one.name} = {one.value}: {one.ratio:.2f} times what {one.default} gives" for one in result.worth]
     lines += headroom(result)
     if best.client_limit:

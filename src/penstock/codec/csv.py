@@ -127,18 +127,23 @@ def _fields(record: str) -> tuple[list[str], bool]:
     fields: list[str] = []
     parts: list[str] = []
     quoted = whole = False
+    # Whether there is nothing but white space in the field so far.
+    blank = True
     at = 0
     while mark := (_INSIDE_QUOTES if quoted else _OUTSIDE_QUOTES).search(record, at):
-        parts.append(record[at : mark.start()])
+        piece = record[at : mark.start()]
+        parts.append(piece)
+        blank = blank and not piece.strip(_SPACE)
         at = mark.end()
         if mark[0] == ",":
             fields.append("".join(parts))
-            parts = []
+            parts, blank = [], True
         elif mark[0] == '""':
             parts.append('"')
+            blank = False
         else:
             quoted = not quoted
-            whole = quoted and not "".join(parts).strip(_SPACE)
+            whole = quoted and blank
     fields.append("".join(parts) + record[at:])
     return fields, quoted and whole
 

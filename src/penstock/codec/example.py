@@ -13,9 +13,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from penstock.errors import InvalidArgument
+from penstock.tensors import Array
+
 #: A feature's values: all bytes, all float or all int (of 64 bits); a feature without values has no kind.
 Feature = Sequence[bytes] | Sequence[float] | Sequence[int]
 
+#: What the context may take in all examples of a request.
+_MAX_REPEATED_BYTES = 256 << 20
 _FIELD_1, _FIELD_2, _FIELD_3 = b"\x0a", b"\x12", b"\x1a"  # length-delimited
 _SMALL = tuple(bytes([number]) for number in range(128))
 
@@ -24,6 +29,19 @@ def serialize_example(features: Mapping[bytes, Feature]) -> bytes:
     """The serialized tf.Example; names are UTF-8."""
     entries = [_delimited(_FIELD_1, _entry(name, feature)) for name, feature in features.items()]
     return _delimited(_FIELD_1, b"".join(entries))
+
+
+def with_context(context: bytes, examples: Sequence[bytes]) -> Array:
+    """The examples as an object array [N], those of `context` in each. Raises InvalidArgument where that takes too much."""
+    needed = len(context) * len(examples)
+    if needed > _MAX_REPEATED_BYTES:
+        raise InvalidArgument(
+            f"The context has {len(context)} bytes, and there are {len(examples)} examples: "
+            f"the context in each would take {needed} bytes, {_MAX_REPEATED_BYTES} are allowed"
+        )
+    array = np.empty(len(examples), np.object_)
+    array[:] = [context + example for example in examples] if context else examples
+    return array
 
 
 def _entry(name: bytes, feature: Feature) -> bytes:

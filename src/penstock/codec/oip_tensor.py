@@ -31,7 +31,8 @@ _BY_NUMBER = {dtype.number: name for name, dtype in DATATYPES.items()}
 _BY_NUMPY = {dtype.numpy: name for name, dtype in DATATYPES.items()}
 _BOOL_NUMBER = DATATYPES["BOOL"].number
 _LENGTH = struct.Struct("<I")
-_MAX_ELEMENTS = (1 << 63) - 1
+#: NumPy counts the bytes of an empty array too, as if its sizes of 0 were 1; an element has 16 at most.
+_MAX_ELEMENTS = ((1 << 63) - 1) // 16
 _KEPT_SHAPES = 1024
 #: From here on another copy takes longer than making a view.
 _LARGE_TENSOR_BYTES = 16 << 10

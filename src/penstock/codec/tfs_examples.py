@@ -9,9 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from penstock.codec.example import Feature, serialize_example
+from penstock.codec.example import Feature, serialize_example, with_context
 from penstock.codec.json_bytes import bytes_of_text, decode_base64, is_base64_object
 from penstock.codec.json_encode import encode_array, encode_each
 from penstock.codec.json_parse import parse_tree
@@ -49,8 +47,7 @@ def decode_examples(body: bytes, method: str, find_signature: Callable[[str], Si
         raise InvalidArgument(f"JSON Value: {quote(root)} Expecting 'examples' value to be an list/array")
     if not values:
         raise InvalidArgument(f"JSON Value: {quote(root)} 'examples' value is an empty array")
-    examples = np.empty(len(values), np.object_)
-    examples[:] = [context + _example(value) for value in values]
+    examples = with_context(context, [_example(value) for value in values])
     signature = find_signature(name)
     check_signature(method, signature)
     return ExamplesRequest(signature, examples)

@@ -9,8 +9,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
+from penstock.codec.example import with_context
 from penstock.codec.protobuf_wire import FIXED32, LENGTH, Buffer, encode_bytes, encode_varint, fields, tag_of, text
 from penstock.codec.tfs_proto import ModelChoice, decode_model_spec, missing_model_spec
 from penstock.codec.tfs_results import classes_of, values_of
@@ -125,9 +124,7 @@ def _examples(given: bytes) -> Array:
     listed = _joined(given, parts)
     spans = _spans(listed, 0, len(listed))
     context = _joined(listed, spans[_SECOND_TAG]) if kind == _SECOND_TAG else b""
-    examples = np.empty(len(spans[_FIRST_TAG]), np.object_)
-    examples[:] = [context + listed[first:last] for first, last in spans[_FIRST_TAG]]
-    return examples
+    return with_context(context, [listed[first:last] for first, last in spans[_FIRST_TAG]])
 
 
 def _task(message: Buffer, start: int, end: int) -> Task:

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from penstock.codec.protobuf_wire import LENGTH, Buffer, encode_bytes, encode_head, encode_number, fields, malformed, tag_of, text
 from penstock.codec.protos import message_class
 from penstock.codec.tensor_proto import (
+    MAX_REPEATED_BYTES,
     View,
     encode_type,
     encode_values,
@@ -220,8 +221,7 @@ def _scan(message: Buffer) -> tuple[PredictHead, dict[str, View | Array]]:
     if not specs:
         raise missing_model_spec()
     choice = decode_model_spec(b"".join(specs))
-    tensors = {name: _tensor(message, name, spans) for name, spans in entries.items()}
-    return PredictHead(choice, tuple(wanted)), tensors
+    return PredictHead(choice, tuple(wanted)), _tensors(message, entries)
 
 
 def _entry(message: Buffer, start: int, end: int) -> tuple[str, list[tuple[int, int]]]:
@@ -235,9 +235,20 @@ def _entry(message: Buffer, start: int, end: int) -> tuple[str, list[tuple[int, 
     return name, spans
 
 
-def _tensor(message: Buffer, name: str, spans: list[tuple[int, int]]) -> View | Array:
+def _tensors(message: Buffer, entries: Mapping[str, list[tuple[int, int]]]) -> dict[str, View | Array]:
+    """The tensors of all entries; what repeated elements may take is for all of them together."""
+    tensors: dict[str, View | Array] = {}
+    left = MAX_REPEATED_BYTES
+    for name, spans in entries.items():
+        found = tensors[name] = _tensor(message, name, spans, max(left, 0))
+        if not isinstance(found, View):
+            left -= max(0, found.nbytes - sum(last - first for first, last in spans))
+    return tensors
+
+
+def _tensor(message: Buffer, name: str, spans: list[tuple[int, int]], max_repeated_bytes: int) -> View | Array:
     if len(spans) == 1:
-        return locate_tensor(message, *spans[0], name)
+        return locate_tensor(message, *spans[0], name, max_repeated_bytes)
     merged = b"".join([bytes(message[first:last]) for first, last in spans])
-    found = locate_tensor(merged, 0, len(merged), name)
+    found = locate_tensor(merged, 0, len(merged), name, max_repeated_bytes)
     return found.array(merged) if isinstance(found, View) else found

@@ -38,8 +38,12 @@ class _Account:
 
     @property
     def share_bytes(self) -> int:
-        """How far it may grow before it is an outgrowth: batches and caches take more than the first answer did."""
-        return _GROWTH_FACTOR * self.first_bytes + _GROWTH_BYTES
+        return share_of(self.first_bytes)
+
+
+def share_of(first_bytes: int) -> int:
+    """How far what had `first_bytes` may grow before that is too much: batches and caches take more than the first answer did."""
+    return _GROWTH_FACTOR * first_bytes + _GROWTH_BYTES
 
 
 class Budget:
@@ -94,8 +98,10 @@ class Budget:
         account.first_bytes += more if account.first_bytes else 0
         return True
 
-    def measured(self, key: str, used_bytes: int) -> None:
+    def measured(self, key: str, used_bytes: int, *, is_whole: bool = True) -> None:
         """What `key` really uses takes the place of its reservation, and is the next estimate; unknown keys are passed over.
+
+        Not `is_whole`: some of its processes are still to come, and their place is kept for them.
 
         Growth beyond its share is not remembered: whoever is loaded again begins small. 0 means that its processes are being
         started anew: the place that they first took is kept for them.
@@ -105,6 +111,9 @@ class Budget:
             return
         if used_bytes <= 0:
             account.used_bytes = account.first_bytes or account.used_bytes
+            return
+        if not is_whole:
+            account.used_bytes = max(account.used_bytes, used_bytes)
             return
         account.used_bytes = used_bytes
         account.first_bytes = account.first_bytes or used_bytes

@@ -11,6 +11,9 @@ from penstock.errors import NotFound, UsageError
 from penstock.savedmodel.archive import SUFFIXES
 from penstock.savedmodel.layout import find_models
 
+#: Folders that are looked at for a model which somebody has named; meanwhile nothing else happens here.
+_MAX_FOLDERS = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Desired:
@@ -33,6 +36,14 @@ class Desired:
 
 def desired_at(model: str, url: str) -> Desired:
     """The model in a folder or archive that somebody named, who alone takes it out again. Raises NotFound where there is none."""
+    try:
+        return _desired_at(model, url)
+    except (OSError, ValueError, UsageError):  # a name that is too long, a folder that may not be entered, a zero byte
+        raise NotFound(f"Could not find valid base path {url} for servable {model}") from None
+
+
+def _desired_at(model: str, url: str) -> Desired:
+    """Raises OSError, ValueError, UsageError."""
     path = Path(os.path.abspath(url.removeprefix("file://")))
     if path.is_file() and path.name.lower().endswith(SUFFIXES):
         stat = path.stat()
@@ -44,8 +55,5 @@ def desired_at(model: str, url: str) -> Desired:
             archive=path,
             fingerprint=f"{stat.st_mtime_ns}-{stat.st_size}",
         )
-    try:
-        versions = find_models(path, model)[0].versions
-    except UsageError:
-        raise NotFound(f"Could not find valid base path {url} for servable {model}") from None
+    versions = find_models(path, model, max_folders=_MAX_FOLDERS)[0].versions
     return Desired(model, versions, folder=path)

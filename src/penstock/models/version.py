@@ -18,7 +18,7 @@ class Version:
     `root` is the folder that all of its model is in, `url` what it was asked for by, if by name. `failures` counts loads in a
     row, `failed_starts` processes that ended before they answered; `ends` are the times at which its hosts ended. `generation`
     is that of its hosts: it is counted up when others, with other settings, take their place. `instances` and `threads` are what
-    was decided when its first runs had been timed, 0 where nothing was.
+    was decided when its first runs had been timed, 0 where nothing was. `processes` is how many hosts it is to have.
     """
 
     model: str
@@ -37,6 +37,7 @@ class Version:
     generation: int = 0
     instances: int = 0
     threads: int = 0
+    processes: int = 1
     failures: int = 0
     failed_starts: int = 0
     restarts: int = 0

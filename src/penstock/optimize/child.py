@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -47,17 +48,26 @@ class Child:
 
     def call(self, method: str, *arguments: Any, timeout_s: float) -> Any:
         """The method's result. Raises ChildError when it raises, or when the process crashes or is silent for `timeout_s`."""
+        late = threading.Event()
+
+        def expire() -> None:
+            late.set()
+            self._process.kill()
+
+        # A process that has stopped reading, or writes half an answer, holds up the pipe itself: ended, it lets go of it.
+        watchdog = threading.Timer(timeout_s, expire)
+        watchdog.daemon = True
+        watchdog.start()
         try:
             self._ours.send((method, arguments))
-            if not self._ours.poll(timeout_s):
-                self.end()
-                raise ChildError(f"no answer within {timeout_s:g} s")
             is_good, result = self._ours.recv()
         except (EOFError, OSError):
             self._process.join(_END_S)
-            how = _ending(self._process.exitcode)
+            how = f"its process {_ending(self._process.exitcode)}{self._last_words()}"
             self.end()
-            raise ChildError(f"its process {how}{self._last_words()}") from None
+            raise ChildError(f"no answer within {timeout_s:g} s" if late.is_set() else how) from None
+        finally:
+            watchdog.cancel()
         if not is_good:
             raise ChildError(result)
         return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,10 @@ Answers = Sequence[Mapping[str, Array] | str]
 
 
 def drop(measure: Metric, samples: Sequence[Case], references: Answers, answers: Answers) -> float:
-    """How much less `measure` gives for `answers` than for `references`. Raises UsageError where there is nothing to measure."""
+    """How much less `measure` gives for `answers` than for `references`. NaN: it cannot say.
+
+    Raises UsageError where there is nothing to measure.
+    """
     pairs = []
     seen: set[int] = set()
     for case, reference, answer in zip(samples, references, answers, strict=True):
@@ -29,6 +33,8 @@ def drop(measure: Metric, samples: Sequence[Case], references: Answers, answers:
     if not pairs:
         raise UsageError("--metric measures over --samples: give some")
     theirs = float(measure([(inputs, reference) for inputs, reference, _ in pairs]))
+    if math.isnan(theirs):
+        raise UsageError("--metric is NaN for TensorFlow's own answers to --samples")
     return theirs - float(measure([(inputs, answer) for inputs, _, answer in pairs]))
 
 

@@ -32,6 +32,7 @@ from penstock.optimize.racing import run_race
 from penstock.optimize.samples import given, made_up, recorded
 from penstock.optimize.state import State, read_state, traces
 from penstock.optimize.subject import Subject
+from penstock.savedmodel.layout import PLAN_FILE
 from penstock.savedmodel.reader import SavedModel, read_saved_model
 from penstock.savedmodel.variables import folder_bytes
 from penstock.tensors import Signature
@@ -79,6 +80,8 @@ class Optimizer:
         """Raises UsageError for what cannot be optimized, and why."""
         self._version, self._name, self._number = version, name, number
         self._options, self._watcher = options, watcher
+        if options.out is not None:
+            _require_ours(options.out / str(number), version)
         if not installed_version(TENSORFLOW):
             raise UsageError("optimize compares with TensorFlow, which is not installed: pip install penstock[tensorflow-cpu]")
         saved = read_saved_model(version, options.tags)
@@ -114,7 +117,8 @@ class Optimizer:
                 state.reports[candidate.name] = proving.attempt(candidate, state.reports)
                 state.save(self._subject.work)
             watcher.candidate(state.reports[candidate.name])
-        return self._plan(run_race(self._subject, state, options.rounds, watcher.step, watcher.round))
+        raced = proving.answered(self._subject.raced.name)
+        return self._plan(run_race(self._subject, raced, state, options.rounds, watcher.step, watcher.round))
 
     def _wanted(self, saved: SavedModel) -> dict[str, Signature]:
         for name in self._options.signatures:
@@ -194,8 +198,26 @@ class Optimizer:
             for name in plan.folders:
                 shutil.copytree(self._subject.folder(name), new / name)
             write_plan(new, plan)
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(new, target)
+            _exchange(target, new)
         except OSError as error:
             raise UsageError(f"{target}: {error.strerror}; --out names another folder") from None
         return target
+
+
+def _require_ours(target: Path, version: Path) -> None:
+    """Raises UsageError where writing to `target` would remove something that is no plan of before."""
+    ours, theirs = target.resolve(), version.resolve()
+    if ours == theirs or ours in theirs.parents or theirs in ours.parents:
+        raise UsageError(f"--out {target.parent}: {target} is the model itself; give another folder, or none")
+    if target.is_dir() and any(target.iterdir()) and not (target / PLAN_FILE).is_file():
+        raise UsageError(f"--out {target.parent}: {target} is there already, and no plan; give another folder")
+
+
+def _exchange(target: Path, new: Path) -> None:
+    """Puts `new` in the place of `target`, which goes once the other is there. Raises OSError."""
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        os.replace(target, old)
+    os.replace(new, target)
+    shutil.rmtree(old, ignore_errors=True)

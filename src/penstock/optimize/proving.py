@@ -45,6 +45,11 @@ class Proving:
             raise FailedPrecondition(f"{subject.version}: TensorFlow refuses all inputs: {answers[0]}")
         return VariantReport(AS_SAVED, TENSORFLOW, "fp32", "proven", "", size_bytes, load_s, memory)
 
+    def answered(self, signature: str) -> list[Case]:
+        """The cases of a signature that TensorFlow did not refuse."""
+        pairs = zip(self._subject.cases[signature], self._references[signature], strict=True)
+        return [case for case, answer in pairs if not isinstance(answer, str)]
+
     def attempt(self, candidate: Candidate, reports: Mapping[str, VariantReport]) -> VariantReport:
         """Exports and proves a candidate; `reports` has those before it."""
         report = VariantReport(candidate.name, candidate.engine, candidate.precision, "failed")
@@ -93,7 +98,8 @@ class Proving:
         lost = None
         if self._metric is not None:
             lost = self._drop(self._metric, answers)
-            if lost > self._max_drop:
+            # A NaN is more than what is allowed.
+            if not lost <= self._max_drop:
                 reason = reason or f"the metric drops by {lost:.6g}, {self._max_drop:g} is allowed"
         state = "refused" if reason else "proven"
         return msgspec.structs.replace(report, state=state, reason=reason, proofs=proofs, drop=lost)

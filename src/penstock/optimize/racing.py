@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from penstock.config import available_cores
 from penstock.engine.engines import TENSORFLOW
 from penstock.errors import FailedPrecondition
 from penstock.models.plan import AS_SAVED, VariantReport
 from penstock.optimize.child import Child, ChildError
+from penstock.optimize.proof import Case
 from penstock.optimize.race import Measured, Setting
 from penstock.optimize.samples import rows_of
 from penstock.optimize.state import State
@@ -24,9 +25,17 @@ _CALLS_A_SLICE = 3
 
 
 def run_race(
-    subject: Subject, state: State, rounds: int, step: Callable[[str], None], round_begins: Callable[[int, int], None]
+    subject: Subject,
+    cases: Sequence[Case],
+    state: State,
+    rounds: int,
+    step: Callable[[str], None],
+    round_begins: Callable[[int, int], None],
 ) -> dict[str, Measured]:
-    """The figures of all that is proven; none where there is only TensorFlow. Raises FailedPrecondition."""
+    """The figures of all that is proven; none where there is only TensorFlow. Raises FailedPrecondition.
+
+    `cases` are those of the raced signature that TensorFlow answers.
+    """
     contenders = {name: report for name, report in state.reports.items() if report.state == "proven"}
     if len(contenders) < 2:
         return {}
@@ -35,7 +44,7 @@ def run_race(
     if done == rounds:
         return measured
     step("what a call takes")
-    batches, slices_s = _batches(subject)
+    batches, slices_s = _batches(subject, cases)
     step("the race: loading")
     runners = _load(subject, contenders, batches)
     try:
@@ -67,15 +76,15 @@ def _settings(batch: int) -> list[Setting]:
     return list(dict.fromkeys(settings))
 
 
-def _batches(subject: Subject) -> tuple[dict[int, dict[str, Array]], dict[int, float]]:
+def _batches(subject: Subject, cases: Sequence[Case]) -> tuple[dict[int, dict[str, Array]], dict[int, float]]:
     """Inputs of each size that TensorFlow runs in a reasonable time, and for how many seconds each is measured."""
     signature = subject.raced
-    cases = subject.cases[signature.name]
+    usual = [case for case in cases if not case.is_edge] or [case._replace(is_edge=False) for case in cases]
     found: dict[int, dict[str, Array]] = {}
     slices_s: dict[int, float] = {}
     with subject.runner(AS_SAVED, TENSORFLOW, f"{AS_SAVED}-time") as runner:
         for rows in _BATCHES if signature.takes_batches else (1,):
-            inputs = rows_of(cases, signature, rows) if signature.takes_batches else dict(cases[0].inputs)
+            inputs = rows_of(usual, signature, rows) if signature.takes_batches else _first(usual)
             if inputs is None:
                 break
             try:
@@ -88,7 +97,13 @@ def _batches(subject: Subject) -> tuple[dict[int, dict[str, Array]], dict[int, f
                 break
             found[rows] = inputs
             slices_s[rows] = max(_MIN_SLICE_S, _CALLS_A_SLICE * call_s)
+    if not found:
+        raise FailedPrecondition(f"{subject.version}: no input of signature {signature.name} that can be raced; give --samples")
     return found, slices_s
+
+
+def _first(cases: Sequence[Case]) -> dict[str, Array] | None:
+    return dict(cases[0].inputs) if cases else None
 
 
 def _load(

@@ -12,11 +12,15 @@ import os
 import socket
 from collections import deque
 from collections.abc import Sequence
+from weakref import WeakSet
 
 #: Tensors above tens of kilobytes travel in shared memory, so a frame is large only when very many requests share a tick.
 MAX_FRAME_BYTES = 1 << 30
 _READ_BYTES = 1 << 18
 _MAX_FDS = 8
+
+
+_all: WeakSet[FrameSocket] = WeakSet()
 
 
 class ChannelClosed(Exception):
@@ -26,7 +30,7 @@ class ChannelClosed(Exception):
 class FrameSocket:
     """One end of a channel. `fds` holds descriptors that have arrived and were not taken yet."""
 
-    __slots__ = ("_has_ended", "_inbound", "_outbound", "_outbound_fds", "fds", "sock")
+    __slots__ = ("__weakref__", "_has_ended", "_inbound", "_outbound", "_outbound_fds", "fds", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -36,6 +40,7 @@ class FrameSocket:
         self._inbound = b""
         self._outbound = b""
         self._outbound_fds: list[tuple[int, list[int]]] = []
+        _all.add(self)
 
     def fileno(self) -> int:
         return self.sock.fileno()
@@ -157,6 +162,12 @@ class FrameSocket:
         self._outbound_fds = []
         while self.fds:
             os.close(self.fds.popleft())
+
+
+def close_all() -> None:
+    """After a fork, in a child that is to have none of this process's channels."""
+    for one in list(_all):
+        one.close()
 
 
 def frame_pair() -> tuple[socket.socket, socket.socket]:

@@ -1,4 +1,7 @@
-"""The supervisor's loop: control sockets, timers, signals. One thread, and nothing that waits inside a handler."""
+"""The supervisor's loop: control sockets, timers, signals. One thread, and nothing that waits inside a handler.
+
+Guarantees: what fails inside a handler is logged, and costs that message or timer alone: everything else depends on this loop.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,15 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 
+from penstock.observe.log import get_logger
 from penstock.process.channel import ChannelClosed, FrameSocket
 from penstock.process.messages import decode_to_supervisor, encode
+
+log = get_logger("supervisor")
 
 
 class ControlLoop:
@@ -49,7 +56,7 @@ class ControlLoop:
                 lost()
                 return
             for frame in frames:
-                obey(decode_to_supervisor(frame))
+                _contained(partial(obey, decode_to_supervisor(frame)))
 
         self._selector.register(control, selectors.EVENT_READ, hear)
 
@@ -85,9 +92,9 @@ class ControlLoop:
             if events & selectors.EVENT_WRITE:
                 self._flush(key.fileobj)
             if events & selectors.EVENT_READ:
-                key.data()
+                _contained(key.data)
         while self._timers and self._timers[0][0] <= time.monotonic():
-            heapq.heappop(self._timers)[2]()
+            _contained(heapq.heappop(self._timers)[2])
 
     def forget(self) -> None:
         """After a fork, in the child: the loop's own descriptors are closed."""
@@ -114,3 +121,10 @@ class ControlLoop:
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if control.has_outbound else 0)
         if key.events != events:
             self._selector.modify(control, events, key.data)
+
+
+def _contained(action: Callable[[], None]) -> None:
+    try:
+        action()
+    except Exception:
+        log.exception("the supervisor failed inside")

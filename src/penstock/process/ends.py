@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 _LOOK_S = 0.005
@@ -17,6 +18,12 @@ def kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
+
+
+def end_group(pid: int) -> None:
+    """Ends by force what a host has left behind: processes that its script has forked, and that nobody would end."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def await_ends(pids: Iterable[int], timeout_s: float) -> None:

@@ -13,7 +13,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -170,9 +170,11 @@ class Host:
                 return
             places, wait_ns = cut([item.waiting for item in self._queue], self._policy, time.monotonic_ns())
             while places:
-                self._run([self._queue[place] for place in places])
                 taken = set(places)
+                items = [self._queue[place] for place in places]
+                # Before they run: a gateway that is lost meanwhile takes its own out of the queue, and places are others then.
                 self._queue = [item for place, item in enumerate(self._queue) if place not in taken]
+                self._run(items)
                 if not self._receive(0):
                     return
                 places, wait_ns = cut([item.waiting for item in self._queue], self._policy, time.monotonic_ns())
@@ -310,7 +312,7 @@ class Host:
             return
         batcher, variant = self._batcher, ""
         if self._quick is not None and self._quick_batcher is not None:
-            batcher, variant = self._choose(self._quick, self._quick_batcher, started_ns)
+            batcher, variant = self._choose(self._quick, self._quick_batcher, [*alive, *self._queue], started_ns)
         outcomes = batcher.run([item.work for item in alive])
         infer_ns = time.monotonic_ns() - started_ns
         rows = sum(item.waiting.rows for item in alive)
@@ -339,13 +341,13 @@ class Host:
         if self._caps:
             self._policy = replace(self._policy, max_rows=min(one.cap for one in self._caps))
 
-    def _choose(self, quick: Quick, batcher: Batcher, now_ns: int) -> tuple[Batcher, str]:
-        """What runs the next batch, and its name."""
+    def _choose(self, quick: Quick, batcher: Batcher, items: Sequence[_Queued], now_ns: int) -> tuple[Batcher, str]:
+        """What runs the next batch, and its name, while `items` wait for this one and those after it."""
         assert self._switch is not None
         limit_ns = quick.latency_ns
         waiting = [
             Due(item.waiting.rows, min(item.deadline_ns, item.waiting.arrived_ns + limit_ns) if limit_ns else item.deadline_ns)
-            for item in self._queue
+            for item in items
         ]
         return (batcher, quick.name) if self._switch.choose(waiting, now_ns) else (self._batcher, quick.usual)
 

@@ -16,16 +16,19 @@ _LOOKS_AT_ONCE = 100
 
 
 class HostMemory:
-    """Keeps `own_bytes` of each of the `hosts` that is loaded; `report` is told what all hosts of a version hold."""
+    """Keeps `own_bytes` of each of the `hosts` that is loaded.
 
-    def __init__(self, hosts: Callable[[], Collection[HostProcess]], report: Callable[[Version, int], None]) -> None:
+    `report` is told what all hosts of a version hold, and whether those are as many as it should have.
+    """
+
+    def __init__(self, hosts: Callable[[], Collection[HostProcess]], report: Callable[[Version, int, bool], None]) -> None:
         self._hosts = hosts
         self._report = report
         self._next = 0
 
     def loaded(self, host: HostProcess) -> None:
         """The first look, which costs milliseconds: what the host has of its own, and what its counters hold besides."""
-        host.own_bytes = unique_bytes(host.pid)
+        host.own_bytes = host.first_bytes = unique_bytes(host.pid)
         host.shared_bytes = max(0, anonymous_bytes(host.pid) - host.own_bytes)
         self._sum_up(host.version)
 
@@ -46,4 +49,5 @@ class HostMemory:
         self._sum_up(host.version)
 
     def _sum_up(self, version: Version) -> None:
-        self._report(version, sum(host.own_bytes for host in self._hosts() if host.version is version))
+        loaded = [host for host in self._hosts() if host.version is version and host.is_loaded]
+        self._report(version, sum(host.own_bytes for host in loaded), len(loaded) >= version.processes)

@@ -19,7 +19,7 @@ from penstock.engine.engines import TENSORFLOW, make_engine
 from penstock.engine.litert import LiteRtModel
 from penstock.errors import FailedPrecondition, PenstockError, ResourceExhausted, UsageError
 from penstock.models.model_server_files import BATCHING_FILE, read_batching
-from penstock.process.channel import FrameSocket
+from penstock.process.channel import FrameSocket, close_all
 from penstock.process.host import Host, Quick
 from penstock.process.lifeline import end_with_supervisor
 from penstock.process.messages import BatchingSpec, HostSpec, Loaded, LoadFailed, encode, error_message, signature_message
@@ -47,6 +47,9 @@ def run_host(engine: Engine, spec: HostSpec, control: socket.socket, lifeline: i
     setproctitle(f"penstock: host {spec.model}/{spec.version}" + (f" #{spec.instance}" if spec.instance else ""))
     for number in (signal.SIGINT, signal.SIGTERM):  # a group of processes gets them whole; programs that a script starts do not
         signal.signal(number, _leave_it_to_the_supervisor)
+    # What a script forks ends with the host, and does not keep the host's channels open.
+    os.setpgid(0, 0)
+    os.register_at_fork(after_in_child=close_all)
     end_with_supervisor(lifeline)
     _confine(spec)
     frames = FrameSocket(control)

@@ -38,6 +38,8 @@ from penstock.serving.routes import State
 _END_S = 2.0
 #: From when a host was told to end until it is ended by force.
 _KILL_AFTER_S = 2.0
+#: Until a process that would not start beside others of its version is tried again.
+_TRY_AGAIN_S = 60.0
 log = get_logger("supervisor")
 
 #: Told once: None, or what went wrong.
@@ -61,8 +63,8 @@ class Reports(ArchiveReports, Protocol):
 
     def version_unloaded(self, version: Version) -> None: ...
 
-    def version_measured(self, version: Version, used_bytes: int) -> None:
-        """What all its hosts hold of memory that nobody else does."""
+    def version_measured(self, version: Version, used_bytes: int, is_whole: bool) -> None:
+        """What all its hosts hold of memory that nobody else does; not `is_whole`: some are not loaded yet."""
         ...
 
     def host_answers(self, host: HostProcess) -> None: ...
@@ -130,6 +132,9 @@ class Hosts:
         if version in self._renewals:
             done(Unavailable(f"{version.title} is being changed already."))
             return
+        if version.state not in (State.LOADING, State.AVAILABLE):
+            done(Unavailable(f"{version.title} is not served any more."))
+            return
         before = Renewal(version.choice, version.generation, done)
         try:
             version.choice = self._choose(version)
@@ -164,7 +169,8 @@ class Hosts:
         there = {
             host.instance for host in self._hosts_of(version) if host.generation == version.generation and not host.is_ending
         }
-        for instance in range(self._options.instances or version.instances or planned):
+        version.processes = self._options.instances or version.instances or planned
+        for instance in range(version.processes):
             if instance not in there:
                 self._start(version, instance)
 
@@ -214,11 +220,12 @@ class Hosts:
             kill(host.pid)
 
     def restart(self, title: str) -> None:
-        """Ends the hosts of a version that has grown too large; they are started again."""
-        for host in self._hosts.values():
-            if host.version.title == title and host.is_loaded and not host.is_ending:
-                log.error("%s has grown to %d MB: its process is started anew", title, host.own_bytes >> 20)
-                kill(host.pid)
+        """Ends those hosts of a version that have grown too large, or the one that has grown the most; they are started again."""
+        hosts = [host for host in self.answering if host.version.title == title and host.version not in self._renewals]
+        grown = [host for host in hosts if host.has_outgrown]
+        for host in grown or sorted(hosts, key=lambda host: host.first_bytes - host.own_bytes)[:1]:
+            log.error("%s has grown to %d MB: its process is started anew", title, host.own_bytes >> 20)
+            kill(host.pid)
 
     @property
     def answering(self) -> Sequence[HostProcess]:
@@ -278,6 +285,7 @@ class Hosts:
                 return
             if message.is_stateful and host.instance:
                 self._end(host)  # a state of its own would be another model
+                version.processes = 1
                 return
             host.is_loaded = True
             version.failed_starts = 0
@@ -293,7 +301,7 @@ class Hosts:
         elif isinstance(message, ScriptBusy):
             self._spreader.script_is_busy(host)
         elif isinstance(message, LoadFailed):
-            self._fail(version, message.error.error())
+            self._could_not_load(host, message.error.error(), self._others(host))
 
     def _look_at_renewal(self, version: Version) -> None:
         """When all of a version's new hosts answer, the others have had their time."""
@@ -317,9 +325,27 @@ class Hosts:
 
     def _give_up_loading(self, host_id: int) -> None:
         host = self._hosts.get(host_id)
-        if host is not None and not host.is_loaded:
+        if host is not None and not host.is_loaded and not host.is_ending:
             limit_s = self._options.load_timeout_s
-            self._fail(host.version, DeadlineExceeded(f"it was not loaded within {limit_s:g} s"))
+            self._could_not_load(host, DeadlineExceeded(f"it was not loaded within {limit_s:g} s"), self._others(host))
+
+    def _others(self, host: HostProcess) -> list[HostProcess]:
+        """Those of the same version that stay."""
+        return [one for one in self._hosts_of(host.version) if one is not host and not one.is_ending]
+
+    def _could_not_load(self, host: HostProcess, error: PenstockError, others: Sequence[HostProcess]) -> None:
+        """One host does not come up: so has its version failed, unless there are others, which go on without this one."""
+        version = host.version
+        if version in self._renewals or not others:
+            self._fail(version, error)
+            return
+        log.error("%s goes on with %d of %d processes: %s", version.title, len(others), version.processes, error.message)
+        version.failed_starts = 0
+        self._end(host)
+        if self._options.instances:
+            self._loop.after(_TRY_AGAIN_S, partial(self.fill, version))
+        else:
+            version.instances = version.processes = len(others)  # it was our own idea to have more
 
     def _fail(self, version: Version, error: PenstockError) -> None:
         """A version cannot be loaded: its hosts end, and are not started again."""
@@ -370,12 +396,12 @@ class Hosts:
             version.failed_starts += 1
             if version.failed_starts >= MAX_FAILED_STARTS:
                 reason = f"it is given up: its process ended {version.failed_starts} times as it started"
-                self._fail(version, Internal(reason))
+                self._could_not_load(host, Internal(reason), [one for one in self._others(host) if one.is_loaded])
                 return
         version.restarts += 1
         delay = restart_delay(version.ends, now)
         log.error("the process of %s ended; it is started again in %g s", version.title, delay)
-        self._loop.after(delay, lambda: self._start(version, host.instance))
+        self._loop.after(delay, partial(self.fill, version))
 
     # The end
 

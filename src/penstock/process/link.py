@@ -8,6 +8,7 @@ with its own rows, by an answer, by the deadline, or by the end of the host.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 
@@ -23,6 +24,7 @@ from penstock.serving.call import WHOLE, Call, Results, ScriptCall
 from penstock.serving.routes import Servable
 from penstock.tensors import STRING_NUMBER, Array
 
+log = logging.getLogger("penstock.process")
 #: How long after the time of a request a host may be silent before it is taken for hung.
 _SILENCE_S = 2.0
 _FLOATS = frozenset("fc")
@@ -203,12 +205,28 @@ class HostLink:
         if not runs and not released and not invokes:
             return
         try:
-            self._frames.send(encode(ToHost(runs, released, invokes)))
+            frame = encode(ToHost(runs, released, invokes))
+        except (OverflowError, ValueError):
+            log.exception("requests for model %s cannot be sent to its process", self.servable.model)
+            self._released += released
+            self._take_back(runs, invokes)
+            return
+        try:
+            self._frames.send(frame)
         except ChannelClosed:
             self.close()
             return
         if self._frames.has_outbound:
             self._loop.add_writer(self._frames.fileno(), self._writable)
+
+    def _take_back(self, runs: Sequence[Run], invokes: Sequence[Invoke]) -> None:
+        """What cannot be written down, of whichever request it is, costs all that would have left with it, and no more."""
+        for run in runs:
+            self._release([tensor.offset for tensor in run.inputs if tensor.offset >= 0])
+            self._end(self._groups.pop(run.id), Internal("The request cannot be sent to the model's process."))
+        for invoke in invokes:
+            self._release([invoke.body.offset] if invoke.body.offset >= 0 else [])
+            self._end([self._invoked.pop(invoke.id)], Internal("The request cannot be sent to the model's process."))
 
     def _writable(self) -> None:
         try:

@@ -29,6 +29,7 @@ from penstock.engine.base import EngineModel
 from penstock.errors import DeadlineExceeded, Internal, InvalidArgument, PenstockError, ResourceExhausted
 from penstock.observe.log import get_logger
 from penstock.process.messages import HostSpec, Invoke
+from penstock.script.event_loop import blocked_s
 from penstock.script.folder import ScriptFolder, find_script
 from penstock.script.output_guard import OutputGuard
 from penstock.script.reload import SourceFiles
@@ -306,7 +307,7 @@ class ScriptPool:
                 log.error("the script has used up the memory that it may have: its process is started anew")
                 self._end_process()
             now = time.monotonic()
-            if any(deadline + _PATIENCE_S < now for deadline in list(self._working.values())):
+            if blocked_s() > _PATIENCE_S or any(deadline + _PATIENCE_S < now for deadline in list(self._working.values())):
                 log.error("a handler goes on %g s after its request's time was over: the process is ended", _PATIENCE_S)
                 faulthandler.dump_traceback(self._guard.stderr)
                 self._end_process()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from penstock.models.budget import share_of
 from penstock.models.version import Version
 from penstock.process.channel import FrameSocket
 from penstock.process.listening import Listener
@@ -40,7 +41,8 @@ class HostProcess:
 
     `busy` are the gateways that may still have requests in it while it is being ended. `core` is the one it is pinned to.
     Of a version's hosts, those of an older `generation` have settings that are no more wanted.
-    `own_bytes` is its memory that nobody else has, `shared_bytes` what its counters hold besides.
+    `own_bytes` is its memory that nobody else has, `first_bytes` what that was when it was loaded, `shared_bytes` what its
+    counters hold besides.
     """
 
     id: int
@@ -55,6 +57,12 @@ class HostProcess:
     busy: set[int] = field(default_factory=set)
     shared_bytes: int = 0
     own_bytes: int = 0
+    first_bytes: int = 0
+
+    @property
+    def has_outgrown(self) -> bool:
+        """Whether it has grown past the share that follows from what it had when it was loaded."""
+        return self.own_bytes > share_of(self.first_bytes)
 
 
 @dataclass(slots=True, eq=False)

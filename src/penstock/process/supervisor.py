@@ -233,8 +233,8 @@ class Supervisor:
     def version_unloaded(self, version: Version) -> None:
         self._manager.unloaded(version)
 
-    def version_measured(self, version: Version, used_bytes: int) -> None:
-        self._budget.measured(version.title, used_bytes)
+    def version_measured(self, version: Version, used_bytes: int, is_whole: bool) -> None:
+        self._budget.measured(version.title, used_bytes, is_whole=is_whole)
 
     def archive_unpacked(self, model: str, archive: Path, versions: dict[int, Path], root: Path) -> None:
         self._manager.prepared(model, archive, versions, root)

@@ -20,6 +20,7 @@ from penstock.engine.engines import make_engine
 from penstock.errors import PenstockError
 from penstock.observe import log
 from penstock.process.channel import ChannelClosed, FrameSocket
+from penstock.process.ends import end_group
 from penstock.process.host_start import run_host
 from penstock.process.messages import (
     Exited,
@@ -100,6 +101,7 @@ class Zygote:
                 return
             if pid == 0:
                 return
+            end_group(pid)
             self._control.send(encode(Exited(pid, status)))
 
 

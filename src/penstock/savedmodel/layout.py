@@ -32,6 +32,8 @@ _KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 _MAX_VERSION = (1 << 63) - 1
 _MAX_DIGITS = 255
 _FALLBACK_NAME = "model"
+#: Folders of a tree that are looked at, so that a mistaken path costs seconds and not hours.
+_MAX_FOLDERS = 100_000
 _EXPECTED = "expected a folder like MODEL/1/saved_model.pb"
 #: What the file system answers where there is nothing to serve; any other error may be a passing one.
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP})
@@ -51,11 +53,13 @@ def is_keras_file(path: Path) -> bool:
     return path.suffix.lower() in _KERAS_SUFFIXES
 
 
-def find_models(path: Path, name: str | None = None, cache: Path | None = None) -> list[ModelFolder]:
+def find_models(
+    path: Path, name: str | None = None, cache: Path | None = None, max_folders: int = _MAX_FOLDERS
+) -> list[ModelFolder]:
     """The models that `path` means, at least one, each with at least one version.
 
-    `name` replaces the name of the one model found. Archives are unpacked into `cache`, by default in the cache folder.
-    Raises UsageError.
+    `name` replaces the name of the one model found. Archives are unpacked into `cache`, by default in the cache folder. In a tree
+    `max_folders` are looked at. Raises UsageError.
     """
     path = Path(os.path.abspath(path))  # not resolved: the name of a link is the name a person gave
     if not os.path.exists(path):
@@ -63,7 +67,7 @@ def find_models(path: Path, name: str | None = None, cache: Path | None = None) 
     if os.path.isdir(path):
         if not os.access(path, os.R_OK | os.X_OK):
             raise UsageError(f"{path}: this user may not read the folder")
-        models = _models_of_folder(path, path.name or _FALLBACK_NAME)
+        models = _models_of_folder(path, path.name or _FALLBACK_NAME, max_folders)
     else:
         models = _models_of_file(path, cache_folder() / "unpacked" if cache is None else cache)
     if name is None:
@@ -153,7 +157,7 @@ def _models_of_file(path: Path, cache: Path) -> list[ModelFolder]:
     raise UsageError(f"{path}: neither a folder nor an archive ({', '.join(SUFFIXES)}); {_EXPECTED}")
 
 
-def _models_of_folder(path: Path, name: str) -> list[ModelFolder]:
+def _models_of_folder(path: Path, name: str, max_folders: int = _MAX_FOLDERS) -> list[ModelFolder]:
     versions = _versions_of(path)
     if _holds_graph(path):
         if versions:
@@ -161,7 +165,7 @@ def _models_of_folder(path: Path, name: str) -> list[ModelFolder]:
         return [_model_of_version(path, name)]
     if versions:
         return [ModelFolder(name, path, versions)]
-    return _models_of_tree(path)
+    return _models_of_tree(path, max_folders)
 
 
 def _model_of_version(path: Path, name: str) -> ModelFolder:
@@ -192,10 +196,12 @@ def _numbered(model: Path, names: Iterable[str], holds_graph: Callable[[Path], b
     return dict(sorted(versions.items()))
 
 
-def _models_of_tree(path: Path) -> list[ModelFolder]:
+def _models_of_tree(path: Path, max_folders: int) -> list[ModelFolder]:
     """A tree as SageMaker's containers take it: any folder with numeric children is a model, named as the folder."""
     models: dict[str, ModelFolder] = {}
-    for folder in _folders_below(path, ()):
+    for number, folder in enumerate(_folders_below(path, ())):
+        if number >= max_folders:
+            raise UsageError(f"{path}: has more than {max_folders} folders; give that of a model, {_EXPECTED}")
         versions = _versions_of(folder)
         if not versions:
             continue

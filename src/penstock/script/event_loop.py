@@ -1,6 +1,7 @@
 """The event loop on which the `async def` handlers of a process run: one, so that clients can be kept between requests.
 
-Guarantees: nothing that a handler raises ends the loop; a handler that is late is cancelled. Assumes that the process does
+Guarantees: nothing that a handler raises ends the loop; a handler that is late is cancelled, or, where it lets nobody else run,
+shows in `blocked_s`. Assumes that the process does
 not fork after the first handler ran.
 """
 
@@ -29,11 +30,30 @@ def run_async(awaitable: Awaitable[Any], deadline: float) -> Any:
     done, _ = futures.wait([future], max(0.0, deadline - time.monotonic()))
     if not done:
         future.cancel()
+        _ask_for_a_sign()
         raise DeadlineExceeded("The model's script was not done when the time of the request was over.")
     result, error = future.result()
     if error is not None:
         raise error
     return result
+
+
+def blocked_s() -> float:
+    """For how long the loop has not come round since a handler was late: one that blocks it cannot be cancelled. 0: it has."""
+    asked_at = _asked_at
+    return time.monotonic() - asked_at if asked_at else 0.0
+
+
+def _ask_for_a_sign() -> None:
+    global _asked_at
+    if not _asked_at:
+        _asked_at = time.monotonic()
+        _event_loop().call_soon_threadsafe(_give_a_sign)
+
+
+def _give_a_sign() -> None:
+    global _asked_at
+    _asked_at = 0.0
 
 
 async def _contained(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:
@@ -45,6 +65,8 @@ async def _contained(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | No
 
 
 _starting = threading.Lock()
+#: When a thread asked the loop for a sign of life that it has not given.
+_asked_at = 0.0
 
 
 def _event_loop() -> asyncio.AbstractEventLoop:

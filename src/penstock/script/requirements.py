@@ -6,7 +6,6 @@ same folder, one installs and the others wait for it; pip and all that it starts
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import platform
@@ -17,10 +16,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from penstock.errors import FailedPrecondition
+from penstock.lock import try_take
 from penstock.observe.log import get_logger
 
 logger = get_logger("script")
@@ -44,10 +44,9 @@ def installed(requirements: Path, cache: Path, python: str = sys.executable, tim
         target = cache / _key(requirements, python)
         if target.is_dir():
             return target
-        cache.mkdir(parents=True, exist_ok=True)
         with _locked(target.with_suffix(".lock"), until) as lock:
             if not target.is_dir():
-                _install(requirements, target, python, until, lock)
+                _install(requirements, target, python, until, lock.fileno())
     except TimeoutError:
         raise FailedPrecondition(f"{requirements}: not installed within {timeout_s:g} s") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -84,19 +83,13 @@ def _listing(folder: Path) -> Iterator[str]:
             yield f"{path.relative_to(folder)} {status.st_size} {status.st_mtime_ns}"
 
 
-@contextmanager
-def _locked(path: Path, until: float) -> Iterator[int]:
-    """Holds the lock, whose descriptor it gives. Raises TimeoutError when another holds it for too long."""
-    with path.open("ab") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise TimeoutError from None
-                time.sleep(_LOCK_POLL_S)
-        yield file.fileno()
+def _locked(path: Path, until: float) -> BinaryIO:
+    """Takes the lock. Raises TimeoutError when another holds it for too long."""
+    while (file := try_take(path)) is None:
+        if time.monotonic() > until:
+            raise TimeoutError
+        time.sleep(_LOCK_POLL_S)
+    return file
 
 
 def _install(requirements: Path, target: Path, python: str, until: float, lock: int) -> None:

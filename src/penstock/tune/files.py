@@ -14,6 +14,8 @@ from penstock.tune.setting import NAMES, Setting
 CONFIG, VARIABLES, FLAGS, BATCHING = "penstock.toml", "sagemaker.env", "tensorflow_model_server.sh", "batching.pbtxt"
 #: Options for which SageMaker's container has no variable, and TensorFlow Serving no flag: ours are read beside them.
 _NO_VARIABLE = ("gateways", "engine")
+#: While tuning, a thousand requests might wait; both containers count them as batches.
+_ENQUEUED_BATCHES = 1000
 _NO_FLAG = ("gateways", "engine", "instances", "script_threads", "omp_threads")
 
 
@@ -25,7 +27,7 @@ def write_files(folder: Path, result: TuneResult, common: Mapping[str, Any]) -> 
         FLAGS: flags_text(result),
     }
     if _shapes_batches(result):
-        texts[BATCHING] = batching_text(result.winner)
+        texts[BATCHING] = batching_text(result.winner, result.rows)
     for name, text in texts.items():
         (folder / name).write_text(text, "utf-8")
     return list(texts)
@@ -56,6 +58,7 @@ def variables_text(result: TuneResult) -> str:
             "SAGEMAKER_TFS_ENABLE_BATCHING": "true",
             "SAGEMAKER_TFS_MAX_BATCH_SIZE": setting.max_batch_size,
             "SAGEMAKER_TFS_BATCH_TIMEOUT_MICROS": setting.batch_timeout_us,
+            "SAGEMAKER_TFS_MAX_ENQUEUED_BATCHES": _ENQUEUED_BATCHES,
         }
     if "script_threads" in chosen:
         known |= {"SAGEMAKER_GUNICORN_WORKERS": 1, "SAGEMAKER_GUNICORN_THREADS": setting.script_threads}
@@ -81,13 +84,13 @@ def flags_text(result: TuneResult) -> str:
     return "\n".join(["#!/bin/sh", *(f"# {line}" for line in _about(result)), command]) + "\n"
 
 
-def batching_text(setting: Setting) -> str:
-    """TensorFlow Serving's BatchingParameters in text format."""
+def batching_text(setting: Setting, rows: int) -> str:
+    """TensorFlow Serving's BatchingParameters in text format. There, a batch is as large as a request of `rows` rows at least."""
     return (
-        f"max_batch_size {{ value: {setting.max_batch_size} }}\n"
+        f"max_batch_size {{ value: {max(setting.max_batch_size, rows)} }}\n"
         f"batch_timeout_micros {{ value: {setting.batch_timeout_us} }}\n"
         f"num_batch_threads {{ value: {max(1, setting.instances)} }}\n"
-        "max_enqueued_batches { value: 1000 }\n"
+        f"max_enqueued_batches {{ value: {_ENQUEUED_BATCHES} }}\n"
     )
 
 

@@ -159,7 +159,9 @@ class Measuring:
         except PenstockError as error:
             ended = error.message
         point = Point(setting, Curve(taken, ended), why, number, time.monotonic() - begin)
-        self._journal.add(point)
+        # What kept a server from starting may have been mended by the next run.
+        if taken:
+            self._journal.add(point)
         return point
 
     def _served(self, url: str, pid: int) -> Served:

@@ -36,6 +36,8 @@ def summary(result: TuneResult) -> str:
     if result.is_default:
         return f"The defaults are as good as anything that was tried: {rate}."
     what = {"throughput": "the throughput", "latency": "the speed", "cost": "the answers per CPU second"}[result.objective]
+    if result.gain is None:
+        return f"{rate} with {chosen_text(result)}; {result.gain_text}."
     return f"{rate} with {chosen_text(result)}: {result.gain:.2f} times {what} of the defaults."
 
 
@@ -96,9 +98,8 @@ def parts(result: TuneResult) -> list[Part]:
 def _sentences(result: TuneResult) -> tuple[str, ...]:
     told = [f"Sought: {OBJECTIVES[result.objective].meaning}" + (f", with {result.slo}." if result.slo else ".")]
     if not result.is_default:
-        told.append(
-            f"{result.gain:.3f} times the defaults; the 95 % interval is {result.gain_low:.3f} to {result.gain_high:.3f}."
-        )
+        interval = "" if result.gain is None else "; in brackets the 95 % interval"
+        told.append(f"{result.gain_text[0].upper()}{result.gain_text[1:]}{interval}.")
     if result.best.client_limit:
         told.append(f"Beware: {result.best.client_limit}.")
     return tuple(told)

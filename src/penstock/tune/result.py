@@ -67,6 +67,8 @@ class TuneResult(msgspec.Struct, frozen=True):
 
     `grid` is how many settings the space has, `probes` how many servers were started to time the parts of a request.
     `defaults` is what the server decides by itself here; `is_default`: no setting was beyond doubt better.
+    `rows` is what each request brought. `gain` is how many times as good as the defaults, with its interval: None where those do
+    not even hold the goal.
     """
 
     made: str
@@ -90,20 +92,27 @@ class TuneResult(msgspec.Struct, frozen=True):
     is_default: bool
     auto: Figures
     best: Figures
-    gain: float
-    gain_low: float
-    gain_high: float
+    gain: float | None
+    gain_low: float | None
+    gain_high: float | None
     offered: list[Offered]
     worth: list[Worth]
     tried: list[Tried]
     auto_steps: list[Step]
     price_per_hour: float = 0.0
+    rows: int = 1
     version: int = 1
 
     @property
     def chosen(self) -> dict[str, int | str]:
         """The options that the winner has other values of than the defaults."""
         return {} if self.is_default else self.winner.differences(self.defaults)
+
+    @property
+    def gain_text(self) -> str:
+        if self.gain is None or self.gain_low is None or self.gain_high is None:
+            return f"the defaults do not hold {self.slo}"
+        return f"{self.gain:.2f} times the defaults ({self.gain_low:.2f} to {self.gain_high:.2f})"
 
     @property
     def measured(self) -> int:

@@ -11,6 +11,7 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from statistics import median
 from typing import Protocol
@@ -49,6 +50,8 @@ _SEARCH_UNTIL, _REPEAT_UNTIL, _WORTH_UNTIL = 0.6, 0.82, 0.92
 #: Settings that are repeated beside the defaults: the best, within this of the very best.
 _CLOSE, _CONTENDERS = 0.88, 3
 _ROUNDS = 5
+#: With fewer nothing can be said beyond doubt.
+FEWEST_ROUNDS = 2
 #: From this budget on nothing is hurried; below it times are shorter, down to this part.
 _AT_LEISURE_S, _QUICKEST = 180.0, 0.15
 
@@ -121,7 +124,7 @@ class Tuner:
         winner = self._winner(repeats)
         worth = self._worth(winner, repeats[winner], curves[winner])
         best = self._figures(repeats[winner])
-        gain, low, high = self._gain(repeats[winner], repeats[self._auto])
+        gain, low, high = (one if isfinite(one) else None for one in self._gain(repeats[winner], repeats[self._auto]))
         return TuneResult(
             made=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             penstock=__version__,
@@ -151,6 +154,7 @@ class Tuner:
             tried=[self._tried(setting, point, search) for setting, point in curves.items() if setting != self._auto],
             auto_steps=auto.curve.steps,
             price_per_hour=options.price_per_hour,
+            rows=options.workload.rows,
             seconds=time.monotonic() - self._begin_s,
         )
 
@@ -202,7 +206,9 @@ class Tuner:
         return found
 
     def _winner(self, repeats: Mapping[Setting, Sequence[Point]]) -> Setting:
-        """The defaults, unless another is better beyond doubt; of those that are, the best."""
+        """The defaults, unless another is better beyond doubt; of those that are, the best. One round is no proof."""
+        if len(repeats[self._auto]) < FEWEST_ROUNDS:
+            return self._auto
         gains = {setting: self._gain(points, repeats[self._auto]) for setting, points in repeats.items() if setting != self._auto}
         better = [setting for setting, (_, low, _) in gains.items() if low > _BETTER]
         return max(better, key=lambda setting: gains[setting][0], default=self._auto)
@@ -248,7 +254,7 @@ class Tuner:
         return msgspec.structs.replace(setting, instances=decided.instances, intra_op=decided.threads)
 
     def _gain(self, rounds: Sequence[Point], reference: Sequence[Point]) -> tuple[float, float, float]:
-        """How many times as good, with the bounds of its interval: ratios within each round."""
+        """How many times as good, with the bounds of its interval: ratios within each round; inf where `reference` is nothing."""
         pairs = zip(map(self._value, rounds), map(self._value, reference), strict=True)
         ratios = [value / other for value, other in pairs if other]
         if ratios:
@@ -296,6 +302,7 @@ class Tuner:
             self._space,
             this_machine(),
             __version__,
+            {engine: installed_version(engine) for engine in PACKAGES},
             NAMES,
         )
         return hashlib.sha256(repr(told).encode()).hexdigest()[:24]

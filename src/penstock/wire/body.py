@@ -32,10 +32,7 @@ class GatheredBody:
     def feed(self, data: bytes) -> bytes | None:
         """Takes `data`; what follows the body once it is whole, else None."""
         pieces = self._pieces
-        if pieces and len(pieces[-1]) < _SMALL_PIECE_BYTES:
-            pieces[-1] += data
-        else:
-            pieces.append(data)
+        gather(pieces, data)
         self.size += len(data)
         if self.size < self._length:
             return None
@@ -43,6 +40,14 @@ class GatheredBody:
         rest = whole[self._length :]
         self.content = whole[: self._length] if rest else whole
         return rest
+
+
+def gather(pieces: list[bytes], data: bytes) -> None:
+    """Adds `data`, to the last piece where that is small: many small ones take more memory than what is in them."""
+    if pieces and len(pieces[-1]) < _SMALL_PIECE_BYTES:
+        pieces[-1] += data
+    else:
+        pieces.append(data)
 
 
 class PlacedBody:

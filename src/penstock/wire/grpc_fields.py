@@ -15,15 +15,17 @@ _UNIT_NS = {b"H": 3600 * 10**9, b"M": 60 * 10**9, b"S": 10**9, b"m": 10**6, b"u"
 #: What the text of an error may have as it is: printable ASCII without the percent sign.
 _PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 _BINARY = b"-bin"
+#: A year. Eight digits of hours are eleven thousand, in nanoseconds more than 64 bits hold.
+_LONGEST_NS = 365 * 24 * 3600 * 10**9
 
 
 def parse_timeout(value: bytes) -> int:
-    """The nanoseconds of a `grpc-timeout`. Raises InvalidArgument."""
+    """The nanoseconds of a `grpc-timeout`, a year at most. Raises InvalidArgument."""
     found = _TIMEOUT.fullmatch(value)
     if found is None:
         text = value[:20].decode("latin-1")
         raise InvalidArgument(f"grpc-timeout {text!r}: expected up to 8 digits and one of H, M, S, m, u, n.")
-    return int(found[1]) * _UNIT_NS[found[2]]
+    return min(int(found[1]) * _UNIT_NS[found[2]], _LONGEST_NS)
 
 
 def percent_encoded(text: str) -> bytes:

@@ -13,6 +13,7 @@ import numpy as np
 
 from penstock.errors import DeadlineExceeded, InvalidArgument, PenstockError, ResourceExhausted
 from penstock.wire import nghttp2
+from penstock.wire.body import gather
 from penstock.wire.encoding import decompress
 from penstock.wire.grpc import Buffer, GrpcCall, Kind, Method, Reply, error_text, internal
 from penstock.wire.grpc_fields import percent_encoded, trailing_fields
@@ -20,8 +21,8 @@ from penstock.wire.head import HttpError
 from penstock.wire.nghttp2 import CData, ffi, unpack
 from penstock.wire.stream import COPIED_BYTES, TOO_MUCH, Stream, StreamHead
 
-#: From here on a message is put into one buffer of its length as it comes.
-_WHOLE_BUFFER_BYTES = 64 << 10
+#: Up to here a message that came in pieces is copied once more, into bytes, which are quicker to read.
+_BYTES_OF_PIECES = 64 << 10
 _PREFIX_BYTES = 5
 #: Messages of a stream that the app has and has not answered; a client that sends more waits.
 _MAX_UNANSWERED = 64
@@ -41,7 +42,7 @@ class GrpcStream(Stream):
     _held_bytes = _unanswered = 0
     _method: Method | None = None
     _needed_bytes = _PREFIX_BYTES
-    #: A message that came in one piece, or a large one as it comes; `_parts` are the pieces of others.
+    #: A message that came in one piece, or another as it comes; `_parts` are of one whose length is not known, or of a stream.
     _whole: bytes | None = None
     _buffer: memoryview | None = None
     #: Messages of a stream that the app may not have yet.
@@ -66,7 +67,7 @@ class GrpcStream(Stream):
 
     def received(self, data: CData, size: int) -> None:
         self.last_progress = self.connection.last_progress
-        if self._call is not None and self._waiting is None:
+        if self._call is not None and (self._waiting is None or self._call.is_over):
             return  # refused
         buffer = self._buffer
         if buffer is not None:
@@ -82,13 +83,15 @@ class GrpcStream(Stream):
         piece = unpack(data, size)
         if not self.received_bytes and size == _PREFIX_BYTES + int.from_bytes(piece[1:_PREFIX_BYTES], "big"):
             self._whole = piece
-        self._parts.append(piece)
+        gather(self._parts, piece)
         self.received_bytes += size
         limit = self.connection.server.limits.max_message_bytes
         if self._waiting is not None:
             if self.received_bytes >= self._needed_bytes:
                 self._take_messages(limit)
-        elif self._whole is None or len(self._parts) > 1:
+            if not self.count(self.received_bytes - self.counted_bytes):
+                self._fail(ResourceExhausted(TOO_MUCH))
+        elif self._whole is None or self.received_bytes > len(self._whole):
             self._whole = None
             if not self.count(size):
                 self._fail(ResourceExhausted(TOO_MUCH))
@@ -96,14 +99,14 @@ class GrpcStream(Stream):
                 self._expect(limit)
 
     def _expect(self, limit: int) -> None:
-        """Makes room for a large message once its length is known."""
+        """Makes room for the message once its length is known."""
         first = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         length = int.from_bytes(first[1:_PREFIX_BYTES], "big")
         if length > limit:
             self._fail(_message_too_large(length, limit))
         elif len(first) > _PREFIX_BYTES + length:
             self._fail(InvalidArgument("The message is longer than its prefix says."))
-        elif length > _WHOLE_BUFFER_BYTES:
+        else:
             # Of memory that is only taken when it is written to: a length is soon said.
             self._buffer = np.empty(_PREFIX_BYTES + length, np.uint8).data
             self._buffer[: len(first)] = first
@@ -170,6 +173,8 @@ class GrpcStream(Stream):
             self._start(whole_message)
         elif self._call is None:
             whole: Buffer = self._buffer if self._buffer is not None else b"".join(self._parts)
+            if len(whole) <= _BYTES_OF_PIECES:
+                whole = bytes(whole)
             self._buffer, self._parts = None, []
             if self.received_bytes < _PREFIX_BYTES or len(whole) != self.received_bytes:
                 self._fail(InvalidArgument("The message is shorter than its prefix says."))
@@ -228,7 +233,8 @@ class GrpcStream(Stream):
 
     @property
     def is_waiting_for_body(self) -> bool:
-        return self._call is None
+        """Of a stream, for the rest of a message, unless the client has to wait for us."""
+        return self._call is None or (bool(self._parts) and not self._waiting and not self._call.is_over)
 
     def too_slow(self, text: str) -> None:
         self._fail(DeadlineExceeded(text))

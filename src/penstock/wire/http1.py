@@ -20,6 +20,7 @@ from penstock.wire.body import GatheredBody, PlacedBody, body_for
 from penstock.wire.chunked import ChunkedBody
 from penstock.wire.head import Head, HttpError, may_become_head, parse_head
 from penstock.wire.http2 import PREFACE_HEAD, Http2Connection
+from penstock.wire.outflow import Outflow
 from penstock.wire.request import Request, Response
 
 if TYPE_CHECKING:
@@ -56,11 +57,11 @@ class HttpConnection(asyncio.BufferedProtocol):
         "_is_writable",
         "_last_progress",
         "_lingers",
+        "_outflow",
         "_pending",
         "_server",
         "_tail",
         "_transport",
-        "_unsent",
     )
 
     def __init__(self, server: HttpServer) -> None:
@@ -77,7 +78,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._held = _NOTHING
         self._is_reading = True
         self._is_writable = True
-        self._unsent = 0
+        self._outflow = Outflow()
         self._last_progress = time.monotonic()
 
     # What the transport calls
@@ -101,7 +102,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         self._is_writable = False
         self._last_progress = time.monotonic()
-        self._unsent = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        self._outflow.begin(0 if self._transport is None else self._transport.get_write_buffer_size())
         self._pause_reading()
 
     def resume_writing(self) -> None:
@@ -383,11 +384,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def _check_reader(self, transport: asyncio.Transport, now: float, since: float) -> None:
         """A large answer may take its time as long as the client takes enough of it."""
         limits = self._server.limits
-        unsent = transport.get_write_buffer_size()
-        if unsent > self._unsent:
-            self._unsent = unsent
-        elif self._unsent - unsent > limits.min_bytes_per_s * since:
-            self._unsent = unsent
+        if self._outflow.moves(transport.get_write_buffer_size(), since, limits.min_bytes_per_s):
             self._last_progress = now
         if now - self._last_progress > limits.progress_timeout_s:
             transport.abort()

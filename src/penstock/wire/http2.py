@@ -21,6 +21,7 @@ from penstock.wire.grpc import Buffer
 from penstock.wire.grpc_stream import GrpcStream
 from penstock.wire.http_stream import HttpStream
 from penstock.wire.nghttp2 import CData, ffi, memmove, unpack
+from penstock.wire.outflow import Outflow
 from penstock.wire.stream import COPIED_BYTES, Stream, StreamHead
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Http2Connection(asyncio.BufferedProtocol):
         "_is_flushing",
         "_is_writable",
         "_out",
+        "_outflow",
         "_provider",
         "_stalled_bytes",
         "_transport",
@@ -95,6 +97,7 @@ class Http2Connection(asyncio.BufferedProtocol):
         self.is_whole_frame = False
         self._is_flushing = self._closes = False
         self._is_writable = True
+        self._outflow = Outflow()
         self.last_progress = time.monotonic()
         settings = ffi.new(
             "nghttp2_settings_entry[]",
@@ -129,6 +132,7 @@ class Http2Connection(asyncio.BufferedProtocol):
         self._is_writable = False
         if self._transport is not None:
             self._transport.pause_reading()
+            self._outflow.begin(self._transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         self._is_writable = True
@@ -299,7 +303,9 @@ class Http2Connection(asyncio.BufferedProtocol):
         limits = self.server.limits
         since = now - self.last_progress
         if transport.is_closing() or not self._is_writable:
-            if since > limits.progress_timeout_s:
+            if self._outflow.moves(transport.get_write_buffer_size(), since, limits.min_bytes_per_s):
+                self.last_progress = now
+            elif since > limits.progress_timeout_s:
                 transport.abort()
             return
         for stream in list(self.streams.values()):

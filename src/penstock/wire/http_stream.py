@@ -6,6 +6,7 @@ import time
 
 from penstock.wire import nghttp2
 from penstock.wire.answer import error_response, headers_of, ready_body
+from penstock.wire.body import gather
 from penstock.wire.head import Head, HttpError
 from penstock.wire.nghttp2 import CData, unpack
 from penstock.wire.request import Request, Response
@@ -45,7 +46,7 @@ class HttpStream(Stream):
         elif not self.count(size):
             self._refuse(HttpError(503, TOO_MUCH))
         else:
-            self._parts.append(unpack(data, size))
+            gather(self._parts, unpack(data, size))
 
     def received_all(self) -> None:
         self.is_whole = True
@@ -68,7 +69,8 @@ class HttpStream(Stream):
             return
         request.response = response
         body, extra = ready_body(request, response)
-        fields, count, _kept = nghttp2.fields(headers_of(request, response, len(body), extra))
+        lines = extra + self.connection.server.last_lines
+        fields, count, _kept = nghttp2.fields(headers_of(request, response, len(body), lines))
         has_body = bool(body) and request.head.method != "HEAD"
         if has_body:
             self.queue((body,))
