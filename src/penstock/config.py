@@ -6,6 +6,7 @@ Flags beat the environment, which beats the file, which beats the default.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -135,12 +136,13 @@ class ServeOptions:
         least=0,
     )
     drain_s: float = option(30.0, "Time for requests in flight when the server is told to stop.", unit="s", least=0)
-    intra_op: int = option(0, "Threads inside an operation; 0 decides by the plan or the machine.", least=0)
-    inter_op: int = option(0, "Threads for operations side by side; 0 runs them in the model's own thread.", least=0)
+    intra_op: int = option(0, "Threads inside an operation; 0 decides by the plan or the machine.", least=0, most=1024)
+    inter_op: int = option(0, "Threads for operations side by side; 0 runs them in the model's own thread.", least=0, most=1024)
     omp_threads: int = option(
         0,
         "OMP_NUM_THREADS of the processes of models, for libraries that scripts use; 0 leaves what the environment says.",
         least=0,
+        most=1024,
     )
     op_library: tuple[str, ...] = option((), "Shared library with custom operations.", repeats=True)
     session_config: str = option("", "File with a TensorFlow ConfigProto in text format.")
@@ -157,6 +159,8 @@ class ServeOptions:
         """Raises UsageError for a number out of bounds or a choice that is none."""
         for item in fields(self):
             value, data = getattr(self, item.name), item.metadata
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UsageError(f"{flag_name(item.name)} {value}: expected a number")
             if data["least"] is not None and value < data["least"]:
                 raise UsageError(f"{flag_name(item.name)} {value}: expected at least {data['least']}")
             if data["most"] is not None and value > data["most"]:

@@ -148,3 +148,10 @@ def test_the_command_imports_nothing_heavy_before_it_starts_the_engine() -> None
     """A server's start waits for the engine's libraries, which load from then on."""
     program = "import sys, penstock.cli.main; print([name for name in ('numpy', 'importlib.metadata') if name in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[]\n"
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_number_that_is_none_is_refused_by_its_name(value: str) -> None:
+    ran = run_penstock("serve", ".", "--request-timeout-s", value)
+    assert ran.returncode == 2
+    assert f"--request-timeout-s {value}: expected a number" in ran.stderr

@@ -82,12 +82,27 @@ def test_of_two_members_with_one_name_the_first_counts() -> None:
 @pytest.mark.parametrize("opening", [b"[", b'{"a":', b'[{"a":'])
 def test_nesting_of_any_depth_is_checked_and_cut(opening: bytes) -> None:
     closing = opening.replace(b'"a":', b"").translate(bytes.maketrans(b"[{", b"]}"))[::-1]
-    count = 100_000
+    count = 25_000
     assert scan(opening * count + b"1" + closing * count)
     with pytest.raises(InvalidArgument):
         scan(opening * count)
     with pytest.raises(InvalidArgument):
         scan(opening * count + b"1" + closing * (count - 1) + b"!")
+
+
+def test_what_would_take_seconds_to_read_is_refused() -> None:
+    """Other requests wait meanwhile."""
+    assert scan(b"[" + b"1," * 1_000_000 + b"2]")[-1] == 2, "runs of numbers are quick"
+    with pytest.raises(InvalidArgument, match="too deep for a body of this size"):
+        scan(b"[" * 1_000_000)
+    with pytest.raises(InvalidArgument, match="too deep for a body of this size"):
+        scan(b"[" + b'"",' * 500_000 + b"Inf]")
+
+
+@pytest.mark.parametrize("rest", [b"", b',{"x":NaN}'], ids=["strict", "lenient"])
+def test_the_first_of_members_with_the_same_name_counts_in_rows_too(rest: bytes) -> None:
+    assert parse_tree(b'{"instances":[{"x":1,"x":9}' + rest + b"]}")["instances"][0] == {"x": 1}
+    assert parse_tree(b'{"inputs":{"x":[1],"x":[9]}}') == {"inputs": {"x": [1]}}
 
 
 def test_faults_in_large_bodies_are_reported_without_the_scanner(monkeypatch: pytest.MonkeyPatch) -> None:

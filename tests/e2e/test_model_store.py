@@ -181,3 +181,25 @@ def test_a_model_larger_than_the_budget_is_refused_and_harms_nobody(models: Path
         assert error_of(response).startswith("Memory exhausted: heavy/1 needs ")
         assert _hosts(server) == ["penstock: host light/1"]
         assert _post(server, "light").json() == {"predictions": [2.5]}
+
+
+def test_a_broken_new_version_leaves_the_old_one_served(store: Server, folder: Path, models: Path) -> None:
+    put_version(models / "half_plus_two" / "1", folder / "widening")
+    _wait_for(store, "widening", {"predictions": [2.5]})
+    shutil.copytree(models / "truncated" / "1", folder / "widening" / ".copied")
+    (folder / "widening" / ".copied").rename(folder / "widening" / "2")
+    wait_until(lambda: "widening/2 is not served" in store.log, "the fault is told")
+    for _ in range(20):
+        assert _post(store, "widening").json() == {"predictions": [2.5]}
+
+
+def test_a_model_without_room_is_told_of_once_and_refused_each_time(models: Path, tmp_path: Path) -> None:
+    put_version(models / "half_plus_two" / "1", tmp_path / "m")
+    with Server("--model-store", tmp_path, "--memory-budget", "10MB", "--gateways", "1") as server:
+        wait_until(lambda: _post(server, "m").status_code != 404, "the store was looked at")
+        for _ in range(5):
+            answer = _post(server, "m")
+            assert answer.status_code in (429, 503, 507), answer.text
+            assert "Memory exhausted" in error_of(answer)
+        wait_until(lambda: "is not served" in server.log, "the reason is told")
+        assert server.log.count("is not served") == 1, server.log

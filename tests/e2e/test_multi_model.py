@@ -96,6 +96,7 @@ def test_what_one_gateway_loaded_all_know(empty: Server, models: Path) -> None:
 def test_a_name_is_loaded_once(empty: Server, models: Path) -> None:
     assert _load(empty, "a", models / "half_plus_two").status_code == 200
     assert _refused(_load(empty, "a", models / "mixed")) == (409, "Model a is already loaded.")
+    assert _refused(_load(empty, "a", models / "nowhere")) == (409, "Model a is already loaded.")
     with ThreadPoolExecutor(4) as threads:
         answers = list(threads.map(lambda _: _load(empty, "b", models / "half_plus_two").status_code, range(4)))
     assert sorted(answers) == [200, 409, 409, 409]

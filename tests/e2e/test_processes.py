@@ -15,11 +15,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grpc
+import numpy as np
 import psutil
 import pytest
 import requests
 
+from penstock.codec.protos import message_class
+from penstock.codec.tensor_proto import encode_tensor
 from tests.servers import Server, error_of, wait_until
+
+PredictRequest, PredictResponse = (message_class(f"tensorflow.serving.Predict{kind}") for kind in ("Request", "Response"))
 
 
 def _post(server: Server, model: str, body: Any) -> requests.Response:
@@ -347,3 +353,28 @@ def test_a_gateway_that_dies_takes_only_its_own_requests_along(models: Path) -> 
         assert [answer.result(20) for answer in waiting] == [{"predictions": [10]}] * 2
         with pytest.raises((http.client.HTTPException, OSError)):
             doomed.result(20)
+
+
+def test_a_client_with_little_patience_costs_nobody_the_process(models: Path) -> None:
+    """Its request waits behind a long one that has its time: both the process and the state in it live on."""
+    with Server(models / "slow_counter", "--gateways", "1") as server:
+        before = server.one("host").pid
+        with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel, ThreadPoolExecutor(1) as thread:
+
+            def ask(milliseconds: int, timeout_s: float) -> int:
+                request = PredictRequest(model_spec={"name": "slow_counter"})
+                content = b"".join(map(bytes, encode_tensor(np.array(milliseconds, np.int32))))
+                request.inputs["milliseconds"].ParseFromString(content)
+                predict = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+                answer = PredictResponse.FromString(predict(request.SerializeToString(), timeout=timeout_s))
+                return int(next(iter(answer.outputs.values())).int64_val[0])
+
+            long = thread.submit(ask, 5000, 60)
+            wait_until(lambda: server.one("host").cpu_times().user > 0, "it is run")
+            time.sleep(0.3)
+            with pytest.raises(grpc.RpcError) as caught:
+                ask(1, 0.3)
+            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert long.result(60) == 1
+        assert server.one("host").pid == before
+        assert "hangs" not in server.log

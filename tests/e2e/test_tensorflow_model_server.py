@@ -100,6 +100,8 @@ def test_batches_are_as_the_file_says(models: Path, tmp_path: Path) -> None:
 
         with ThreadPoolExecutor(16) as threads:
             list(threads.map(ask, [1, 2, 3, 5, 8, 9, 31, 32] * 8))
+        refused = _predict(server, "default", {"instances": ["x"]})
+        assert "error" in refused
         refused = _predict(server, "default", {"instances": [0.0] * 33})
         assert refused == {"error": "Task size 33 is larger than maximum input batch size 32"}
         text = requests.get(f"{server.url}/monitoring/prometheus/metrics", timeout=30).text
@@ -110,6 +112,8 @@ def test_batches_are_as_the_file_says(models: Path, tmp_path: Path) -> None:
             ':tensorflow:serving:request_latency_bucket{model_name="default",API="predict",entrypoint="REST",le="+Inf"}' in text
         )
         assert "penstock_requests_total" in text
+        assert ':tensorflow:serving:request_count{model_name="default",status="INVALID_ARGUMENT"}' in text, "not of nobody's"
+        assert ':tensorflow:serving:request_count{model_name="",' not in text
 
 
 def test_shapes_that_differ_are_padded(models: Path, tmp_path: Path) -> None:

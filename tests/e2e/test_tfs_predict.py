@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from tests.model_exports import DTYPES
 from tests.servers import Server
 
 pytestmark = pytest.mark.xdist_group("shared")
@@ -95,6 +96,23 @@ def test_non_finite_numbers_are_bare_tokens_in_both_directions(server: Server) -
     assert others == [math.inf, -math.inf, 2.5]
 
 
+@pytest.mark.parametrize(
+    "dtype", ["half", "bfloat16", "float", "double", "float8_e5m2", "float8_e4m3fn", "float8_e4m3b11fnuz", "float8_e4m3fnuz"]
+)
+@pytest.mark.parametrize("count", [1, 20_000])
+def test_what_is_not_finite_is_so_in_every_type(server: Server, dtype: str, count: int) -> None:
+    if dtype not in DTYPES:
+        pytest.skip(f"TensorFlow has no {dtype}")
+    for layout in ("inputs", "instances"):
+        body = f'{{"signature_name":"{dtype}","{layout}":[{",".join(["1", "NaN", "-Infinity"] * count)}]}}'
+        text = server.post("/v1/models/dtypes:predict", data=body.encode()).text
+        (values,) = json.loads(text).values()
+        assert "null" not in text
+        assert values[0] == 1.0
+        assert math.isnan(values[1])
+        assert not math.isfinite(values[2])
+
+
 def test_numbers_too_large_for_float_become_infinite(server: Server) -> None:
     assert server.predict("half_plus_two", {"instances": [1e300, -1e300]}) == {"predictions": [math.inf, -math.inf]}
 
@@ -162,7 +180,15 @@ def test_large_strings_come_back_whole(server: Server) -> None:
 
 
 def test_versions_and_labels_choose(server: Server) -> None:
-    paths = {"": 3.5, "/versions/1": 2.5, "/versions/2": 3.5, "/labels/stable": 2.5, "/labels/canary": 3.5, "/versions/0001": 2.5}
+    paths = {
+        "": 3.5,
+        "/versions/1": 2.5,
+        "/versions/2": 3.5,
+        "/labels/stable": 2.5,
+        "/labels/canary": 3.5,
+        "/versions/0001": 2.5,
+        f"/versions/{1:030}": 2.5,
+    }
     for path, expected in paths.items():
         assert server.predict("two_versions" + path, {"instances": [1]}) == {"predictions": [expected]}
 

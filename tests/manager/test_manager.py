@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ class Processes:
     def __init__(self) -> None:
         self.loading: list[Version] = []
         self.unloading: list[Version] = []
+        self.replacing: list[tuple[Version, Path, Callable[[PenstockError | None], None]]] = []
         self.preparing: list[tuple[str, Path]] = []
         self.timers: list[tuple[float, Callable[[], None]]] = []
         self.labels: dict[str, dict[str, int]] = {}
@@ -34,6 +36,9 @@ class Processes:
 
     def unload(self, version: Version) -> None:
         self.unloading.append(version)
+
+    def replace(self, version: Version, path: Path, done: Callable[[PenstockError | None], None]) -> None:
+        self.replacing.append((version, path, done))
 
     def prepare(self, model: str, archive: Path) -> None:
         self.preparing.append((model, archive))
@@ -410,3 +415,71 @@ def test_nothing_is_left_of_many_loads(rounds: int) -> None:
     assert not world.manager.versions
     assert world.budget.used_bytes == 0
     assert world.answers == [None] * 2 * rounds
+
+
+def test_another_folder_of_the_same_version_takes_over_when_it_answers() -> None:
+    world = World()
+    world.want(model("a", 1))
+    world.let_load()
+    world.want(model("a", 1, folder="/others"))
+    ((version, path, done),) = world.processes.replacing
+    assert path == Path("/others/a/1")
+    assert world.titles(State.AVAILABLE) == ["a/1"]
+    assert not world.processes.unloading
+    version.path = path
+    done(None)
+    world.want(model("a", 1, folder="/others"))
+    assert len(world.processes.replacing) == 1
+
+
+def test_one_that_cannot_be_loaded_is_tried_again_beside_the_one_that_is_served() -> None:
+    world = World()
+    world.want(model("a", 1))
+    world.let_load()
+    world.want(model("a", 1, folder="/others"))
+    world.processes.replacing.pop()[2](BROKEN)
+    assert world.titles(State.AVAILABLE) == ["a/1"]
+    ((delay_s, again),) = world.processes.timers
+    assert delay_s == 1.0
+    again()
+    assert [path for _, path, _ in world.processes.replacing] == [Path("/others/a/1")]
+
+
+def test_a_label_moves_when_the_version_that_it_moves_to_answers() -> None:
+    world = World()
+    world.want(replace(model("a", 1), labels={"stable": 1}))
+    world.let_load()
+    world.want(replace(model("a", 2), labels={"stable": 2}))
+    assert world.processes.labels == {"a": {"stable": 1}}
+    world.let_load()
+    assert world.processes.labels == {"a": {"stable": 2}}
+    assert world.titles(State.UNLOADING) == ["a/1"]
+    world.let_unload()
+    world.want(replace(model("a", 3), labels={"stable": 3}))
+    world.let_load(BROKEN)
+    assert world.processes.labels == {"a": {"stable": 2}}
+    world.want()
+    assert world.processes.labels == {"a": {}}
+
+
+def test_a_bad_version_of_a_stored_model_leaves_the_good_one_served() -> None:
+    world = World()
+    world.want(stored("a"))
+    world.manager.call_for("a", world.answer)
+    world.let_load()
+    world.want(replace(stored("a"), versions={2: Path("/store/a/2")}))
+    world.let_load(BROKEN)
+    assert world.titles(State.AVAILABLE) == ["a/1"]
+    assert not world.processes.unloading
+    world.manager.call_for("a", world.answer)
+    assert world.answers == [None, None]
+    assert [delay_s for delay_s, _ in world.processes.timers] == [1.0], "it may have been mended by then"
+
+
+def test_whether_a_model_is_on_its_way_is_known() -> None:
+    world = World()
+    world.want(model("a", 1))
+    assert world.manager.is_starting("a")
+    world.let_load()
+    assert not world.manager.is_starting("a")
+    assert not world.manager.is_starting("b")

@@ -34,7 +34,7 @@ _SIGNATURE = Signature(
 class _Bench:
     """A link, the host's end of its channel, and what has ended."""
 
-    def __init__(self, *, max_rows: int = 8, max_load: int = 100) -> None:
+    def __init__(self, *, max_rows: int = 8, max_load: int = 100, timeout_s: float = 60.0) -> None:
         self.servable = Servable("m", 1, batches=frozenset({"serving_default"}))
         self.servable.update(State.AVAILABLE, None)
         ours, theirs = frame_pair()
@@ -52,6 +52,7 @@ class _Bench:
             (self.gateway_arena, ArenaView(fds[1])),
             max_rows=max_rows,
             max_load=max_load,
+            timeout_s=timeout_s,
             lost=self.lost.append,
             drained=self.drained.append,
         )
@@ -251,5 +252,38 @@ def test_what_cannot_be_written_down_ends_and_the_next_goes_on() -> None:
         await bench.send(bench.double(run))
         assert good.is_finished
         assert good.error is None
+
+    _run(scenario)
+
+
+def test_a_client_with_little_patience_makes_no_host_hang() -> None:
+    """Its request waits behind one that may take longer; nothing was heard meanwhile."""
+
+    async def scenario() -> None:
+        bench = _Bench(timeout_s=10.0)
+        now_ns = time.monotonic_ns()
+        bench.submit(1.0, deadline_ns=now_ns + int(60e9))
+        await bench.runs()
+        bench.submit(2.0, columns=3, deadline_ns=now_ns - int(5e9))
+        await bench.runs()
+        assert not bench.link.is_silent()
+        bench.link._heard -= 15
+        assert not bench.link.is_silent(), "the first has time still"
+
+    _run(scenario)
+
+
+def test_a_host_that_says_nothing_long_after_all_its_requests_time_hangs() -> None:
+    async def scenario() -> None:
+        bench = _Bench(timeout_s=10.0)
+        past_ns = time.monotonic_ns() - int(3e9)
+        bench.submit(1.0, deadline_ns=past_ns)
+        await bench.runs()
+        assert not bench.link.is_silent(), "any request may take ten seconds"
+        bench.link._heard -= 12.5
+        assert bench.link.is_silent()
+        bench.submit(2.0)
+        await bench.runs()
+        assert bench.link.is_silent(), "what came later does not count"
 
     _run(scenario)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.script.folder import ScriptFolder, find_script
+from penstock.errors import UsageError
+from penstock.script.folder import ScriptFolder, find_script, require_script
 
 
 def code(folder: Path, *names: str) -> Path:
@@ -63,3 +64,18 @@ def test_requirements_are_ignored_with_a_warning_where_lib_is(tmp_path: Path, lo
 
 def test_names_of_the_wrong_kind_do_not_count(tmp_path: Path) -> None:
     assert find_script([code(tmp_path / "code", "inference.py/", "lib", "requirements.txt/")], None) is None
+
+
+def test_a_universal_script_must_be_one(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("")
+    (tmp_path / "code").mkdir()
+    for path, said in (
+        ("nowhere", "no such file or folder"),
+        ("mine.py", "expected a file of the name inference.py"),
+        ("code", "there is no inference.py in it"),
+    ):
+        with pytest.raises(UsageError, match=f"--script .*{path}: {said}"):
+            require_script(tmp_path / path)
+    (tmp_path / "code" / "inference.py").write_text("")
+    require_script(tmp_path / "code")
+    require_script(tmp_path / "code" / "inference.py")

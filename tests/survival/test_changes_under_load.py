@@ -16,6 +16,7 @@ from tests.survival.configured import ConfiguredServer
 pytestmark = pytest.mark.xdist_group("survival")
 
 SWAPS = 100
+_ONE = {"instances": [1.0]}
 
 
 def test_a_version_is_swapped_a_hundred_times(configured: ConfiguredServer, bystander: Bystander, models: Path) -> None:
@@ -80,3 +81,28 @@ def test_a_model_whose_files_are_deleted_goes_on(configured: ConfiguredServer, b
     assert configured.predict("deleted", {"instances": [1.0]}) == {"predictions": [2.5]}
     configured.drop("deleted")
     wait_until(lambda: not configured.processes("host deleted/"), "the end of its process")
+
+
+def test_another_folder_of_the_same_version_takes_over_unnoticed(configured: ConfiguredServer, models: Path) -> None:
+    """A broken one does not."""
+    first = configured.add("moving", "two_versions")
+    shutil.rmtree(first / "2")
+    wait_until(lambda: configured.predict("moving", _ONE) == {"predictions": [2.5]}, "the first version")
+    other = configured.folder / "moved"
+    shutil.copytree(models / "two_versions" / "2", other / "1")
+    broken = configured.folder / "broken"
+    shutil.copytree(models / "truncated" / "1", broken / "1")
+    try:
+        with Bystander(configured, "moving", (2.0, 3.0)) as clients:
+            clients.wait_for_answers()
+            before = configured.host_of("moving").pid
+            configured.point("moving", other)
+            wait_until(lambda: configured.predict("moving", _ONE) == {"predictions": [3.5]}, "the other folder's answer")
+            configured.point("moving", broken)
+            wait_until(lambda: "moving/1 goes on as it was" in configured.log, "the broken one is told")
+            clients.wait_for_answers()
+        clients.assert_unharmed()
+        assert configured.predict("moving", _ONE) == {"predictions": [3.5]}
+        assert configured.host_of("moving").pid != before
+    finally:
+        configured.drop("moving")

@@ -87,6 +87,7 @@ def test_what_is_set_can_be_read_from_every_gateway(administered: Server) -> Non
     [
         ({"gateways": 2}, "gateways cannot be changed while the server runs"),
         ({"instances": -1}, "--instances -1: expected at least 0"),
+        ({"intra_op": 100_000_000}, "--intra-op 100000000: expected at most 1024"),
         ({"instances": "2"}, "instances is '2': expected int"),
         ({"instances": True}, "instances: expected a number or text"),
         ({"engine": "torch"}, "--engine torch: expected one of"),

@@ -89,14 +89,16 @@ class Inference:
         has_waited: bool = False,
     ) -> None:
         """Begins a request; its answer follows when the model has run. A model that has to be loaded is waited for once."""
+        self.routes.asked = ""
         try:
             prepared = decode(request)
         except PenstockError as error:
+            refuse = partial(self.refuse, request, api, encode_error, model=self.routes.asked)
             if isinstance(error, NotLoaded | NotYet) and self._administration is not None and not has_waited:
                 again = partial(self.start, request, api, decode, encode_error, True)
-                self.wait_for_model(request, error, again, partial(self.refuse, request, api, encode_error))
+                self.wait_for_model(request, error, again, refuse)
             else:
-                self.refuse(request, api, encode_error, error)
+                refuse(error)
             return
         servable = prepared[0]
         recorder = self._metrics.recorder(servable.model, servable.version, api)
@@ -119,9 +121,11 @@ class Inference:
         except PenstockError as error:
             call.fail(error)
 
-    def refuse(self, request: Asked[A], api: str, encode_error: Callable[[PenstockError], A], error: PenstockError) -> None:
-        """Answers and counts a request that cannot begin."""
-        self._metrics.recorder("", 0, api).failed(error.code.name)
+    def refuse(
+        self, request: Asked[A], api: str, encode_error: Callable[[PenstockError], A], error: PenstockError, model: str = ""
+    ) -> None:
+        """Answers and counts a request that cannot begin; `model` is the one that it is for, if there is one."""
+        self._metrics.recorder(model, 0, api).failed(error.code.name)
         request.answer(encode_error(error))
 
     def wait_for_model(

@@ -65,7 +65,7 @@ class OipModels:
         try:
             if version and not version.isdecimal():
                 return self._routes.find(name, None, version)
-            number = int(version[:20]) if version else None
+            number = int(version.lstrip("0")[:20] or 0) if version else None
             if number is not None and number > _MAX_VERSION:
                 raise InvalidArgument(f"Version {version[:40]} is no number of 64 bits")
             return self._routes.find(name, number)

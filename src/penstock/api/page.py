@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from html import escape
+from urllib.parse import quote
 
 from penstock.api.example import example_body
 from penstock.serving.routes import Model, Routes, Servable
@@ -74,4 +75,5 @@ def _row(direction: str, spec: TensorSpec) -> str:
 def curl(model: str, signature: Signature, host: str, scheme: str = "http") -> str:
     """A command that works, from the signature; where the body would be long, it is left to a file."""
     body = example_body(signature)
-    return f"curl -d {'@request.json' if body is None else shlex.quote(body)} {scheme}://{host}/v1/models/{model}:predict"
+    url = shlex.quote(f"{scheme}://{host}/v1/models/{quote(model, safe='')}:predict")
+    return f"curl -d {'@request.json' if body is None else shlex.quote(body)} {url}"

@@ -15,8 +15,9 @@ _MAX_KEPT_PATH = 256
 #: In every answer where CORS is on; a preflight has the others too.
 CORS_FIELDS = b"access-control-allow-origin: *\r\naccess-control-expose-headers: *\r\n"
 _PREFLIGHT_FIELDS = (
-    b"access-control-allow-methods: POST, GET, HEAD, OPTIONS\r\n"
-    b"access-control-allow-headers: *\r\naccess-control-max-age: 86400\r\n"
+    b"access-control-allow-methods: POST, GET, HEAD, DELETE, OPTIONS\r\n"
+    # `*` stands for all but this one.
+    b"access-control-allow-headers: *, authorization\r\naccess-control-max-age: 86400\r\n"
 )
 
 
@@ -66,7 +67,7 @@ class Router:
 
     def _options(self, request: Request) -> None:
         """A preflight: 200 with what is allowed. Where CORS is off, the browser is not told that it may."""
-        fields = b"allow: POST, GET, HEAD, OPTIONS\r\n" + (_PREFLIGHT_FIELDS if self._allows_cors else b"")
+        fields = b"allow: POST, GET, HEAD, DELETE, OPTIONS\r\n" + (_PREFLIGHT_FIELDS if self._allows_cors else b"")
         request.answer(Response(200, b"", "text/plain", fields))
 
 

@@ -52,6 +52,7 @@ class SageMaker:
 
     def invoke(self, request: Request, model: str | None, *, has_waited: bool = False) -> None:
         """Runs a request to `model` (None: the one that it names itself, else the default): by its script where it has one."""
+        self._routes.asked = ""
         try:
             attributes = parse_custom_attributes(request.head.field(b"x-amzn-sagemaker-custom-attributes"))
             name = model or attributes.model_name or self._default_model
@@ -61,21 +62,20 @@ class SageMaker:
             if servable is None or attributes.model_version is not None:
                 servable = self._routes.find(name, attributes.model_version)
         except PenstockError as error:
+            refuse = partial(self._inference.refuse, request, _API, error_response, model=self._routes.asked)
             if isinstance(error, NotLoaded | NotYet) and not has_waited:
                 again = partial(self.invoke, request, model, has_waited=True)
-                self._inference.wait_for_model(request, error, again, partial(self._refuse, request))
+                self._inference.wait_for_model(request, error, again, refuse)
             else:
-                self._refuse(request, error)
+                refuse(error)
         else:
             if servable.has_script:
                 self._inference.invoke(request, _API, servable, _invocation(request, attributes), error_response)
             else:
                 self._inference.start(request, _API, partial(self._decode, servable, attributes), error_response)
 
-    def _refuse(self, request: Request, error: PenstockError) -> None:
-        self._inference.refuse(request, _API, error_response, error)
-
     def _decode(self, servable: Servable, attributes: CustomAttributes, request: Request) -> Prepared[Response]:
+        self._routes.asked = servable.model
         head = request.head
         kind, parameters = media_type(head.content_type)
         accepted = negotiate(head.field(b"accept"))

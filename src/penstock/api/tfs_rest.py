@@ -172,7 +172,7 @@ class _Found:
 
 def _target(found: re.Match[str]) -> Target | None:
     """The target of a path; None where its version does not fit 64 bits."""
-    version = None if found["version"] is None else int(found["version"][:20])
+    version = None if found["version"] is None else int(found["version"].lstrip("0")[:20] or 0)
     if version is not None and version > _MAX_VERSION:
         return None
     label = found["label"]

@@ -43,7 +43,8 @@ class Body(NamedTuple):
 def made_up(target: Target, form: str, rows: int, seed: int) -> Body:
     """A body of `rows` rows in a format of the target's API. Raises UsageError where it cannot be made up."""
     if not target.inputs:
-        raise UsageError(f"{target.unknown or target.url}: give a body with --body")
+        reason = target.unknown or target.url
+        raise UsageError(reason if "--body" in reason else f"{reason}: give a body with --body")
     random = np.random.default_rng(seed)
     arrays = {spec.name: _array(spec, rows, random) for spec in target.inputs}
     return body_of(target, form, arrays, f"made up, {rows} row{'' if rows == 1 else 's'}")

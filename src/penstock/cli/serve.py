@@ -25,6 +25,7 @@ from penstock.sagemaker_settings import SageMakerSettings
 from penstock.savedmodel.layout import ModelFolder, find_models, select_versions
 from penstock.savedmodel.locate import locate
 from penstock.savedmodel.protos import parse_config
+from penstock.script.folder import require_script
 from penstock.serving.routes import State
 
 logger = log.get_logger("serve")
@@ -39,6 +40,8 @@ def serve(path: str | None, models: Sequence[str], name: str | None, options: Se
     folders = [] if is_dynamic and not path and not models else locate_all(path, models, name)
     labels = _labels(options.label, folders)
     _check_versions(options, folders)
+    if options.script:
+        require_script(Path(options.script))
     given = [value for value in (path, *(model.partition("=")[2] for model in models)) if value]
     fixed = {os.path.abspath(value) for value in given}
     sources = [_source_of(folder, options, labels.get(folder.name, {}), fixed) for folder in folders]

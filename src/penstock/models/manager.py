@@ -38,6 +38,13 @@ class Loader(Protocol):
 
     def unload(self, version: Version) -> None: ...
 
+    def replace(self, version: Version, path: Path, done: Answer) -> None:
+        """Has a version that is served run from another folder, in other processes, which take over when they answer.
+
+        Where they do not come up it stays as it was, and `done` gets the error.
+        """
+        ...
+
     def prepare(self, model: str, archive: Path) -> None:
         """Unpacks; `prepared` or `unprepared` of the manager is called with what came of it."""
         ...
@@ -92,6 +99,7 @@ class Manager:
         self._waiting_loads: dict[str, list[Answer]] = {}
         self._waiting_ends: dict[str, list[Answer]] = {}
         self._last_used: dict[str, float] = {}
+        self._labels: dict[str, dict[str, int]] = {}
 
     @property
     def versions(self) -> dict[Key, Version]:
@@ -109,25 +117,32 @@ class Manager:
             self._called_for.discard(model)
             self._archives.forget(model)
             self._answer_loads(model, NotFound(f"Servable not found for request: Latest({model})"))
-            if before[model].labels:
-                self._loader.labelled(model, {})
+            self._publish_labels(model)
         for model, one in self._desired.items():
             old = before.get(model)
             if old is not None and old.fingerprint != one.fingerprint and model in self._called_for:
                 self._called_for.discard(model)
                 if model in self._waiting_loads:
                     renewed.append(model)
-            if dict(one.labels) != (dict(old.labels) if old else {}):
-                self._loader.labelled(model, dict(one.labels))
+            self._publish_labels(model)
         self._reconcile(model for model in before.keys() | self._desired if before.get(model) != self._desired.get(model))
         self._called_for.update(renewed)  # whoever waits gets the new content, once the old is out
         self._reconcile(renewed)
 
+    def is_starting(self, model: str) -> bool:
+        """Whether it is not known yet what becomes of a model that does not answer."""
+        states = [version.state for version in self._versions_of(model)]
+        return State.AVAILABLE not in states and any(state in (State.START, State.LOADING) for state in states)
+
+    def knows(self, model: str) -> bool:
+        """Whether there is a model of this name, wanted or on its way out."""
+        return model in self._by_admin or model in self._desired or bool(self._versions_of(model))
+
     def load(self, desired: Desired, answer: Answer) -> None:
         """A model that somebody asked for by name; answered when it is served, or with why it is not."""
         model = desired.model
-        if model in self._by_admin or model in self._desired or self._versions_of(model):
-            answer(AlreadyExists(f"Model {model} is already loaded."))
+        if self.knows(model):
+            answer(already_loaded(model))
             return
         self._by_admin[model] = desired
         if desired.on_demand:
@@ -217,8 +232,43 @@ class Manager:
                 version = self._version(model, number)
                 if version is None:
                     self._start(Version(model, number, path, root, url))
+                elif version.path != path and version.state is State.AVAILABLE and one is not None and one.archive is None:
+                    self._replace(version, path)
                 elif version.path != path:
                     self._end(version)
+
+    def _replace(self, version: Version, path: Path) -> None:
+        """Another folder is this version now."""
+
+        def replaced(error: PenstockError | None) -> None:
+            if error is None:
+                version.failures = 0
+                version.root = self._root(version.model)
+                self._loader.changed(version)
+                return
+            version.failures += 1
+            log.error("%s goes on as it was, %s cannot take its place: %s", version.title, path, error.message)
+            if version.failures <= self._options.max_retries:
+                self._loader.after(_delay_s(version.failures), lambda: self._reconcile([version.model]))
+
+        self._loader.replace(version, path, replaced)
+
+    def _publish_labels(self, model: str) -> None:
+        """Labels as they are wanted; one that moves does so when the version that it moves to answers."""
+        one, before = self._desired.get(model), self._labels.get(model, {})
+        labels: dict[str, int] = {}
+        for label, number in one.labels.items() if one is not None else ():
+            old = before.get(label, number)
+            labels[label] = old if self._answers(model, old) and not self._answers(model, number) else number
+        if labels != before:
+            self._labels[model] = labels
+            if not labels:
+                del self._labels[model]
+            self._loader.labelled(model, labels)
+
+    def _answers(self, model: str, number: int) -> bool:
+        version = self._version(model, number)
+        return version is not None and version.state is State.AVAILABLE
 
     def _unload_others(self, model: str, wanted: dict[int, Path]) -> None:
         """Ends what is not wanted any more, where that leaves nobody without an answer."""
@@ -334,13 +384,14 @@ class Manager:
         version.failures += 1
         self._set_state(version, State.END)
         one = self._wanted(version.model)
-        if version.model in self._by_admin or (one is not None and one.on_demand):
+        others = [other for other in self._versions_of(version.model) if other is not version]
+        is_alone = not any(other.state in (State.AVAILABLE, State.LOADING) for other in others)
+        if version.model in self._by_admin or (one is not None and one.on_demand and is_alone):
             self._refuse(version.model, error)
             self._by_admin.pop(version.model, None)
             self._called_for.discard(version.model)
         elif version.failures <= self._options.max_retries:
-            delay = _RETRY_S[min(version.failures, len(_RETRY_S)) - 1]
-            self._loader.after(delay, lambda: self._retry(version))
+            self._loader.after(_delay_s(version.failures), lambda: self._retry(version))
         self._settle(version.model)
         self._reconcile([version.model])
 
@@ -350,7 +401,7 @@ class Manager:
         if one is not None and one.on_demand and not isinstance(error, ResourceExhausted):
             before = self._refused.get(model)
             count = before.count + 1 if before is not None and before.fingerprint == one.fingerprint else 1
-            until = self._loader.now() + _RETRY_S[min(count, len(_RETRY_S)) - 1]
+            until = self._loader.now() + _delay_s(count)
             self._refused[model] = _Refusal(one.fingerprint, error, until, count)
 
     def _retry(self, version: Version) -> None:
@@ -415,6 +466,8 @@ class Manager:
     def _set_state(self, version: Version, state: State) -> None:
         version.state = state
         self._loader.changed(version)
+        if version.model in self._labels:
+            self._publish_labels(version.model)
 
     def _versions_of(self, model: str) -> list[Version]:
         return list(self._versions.get(model, {}).values())
@@ -424,6 +477,11 @@ class Manager:
 
     def _all(self) -> list[Version]:
         return [version for versions in self._versions.values() for version in versions.values()]
+
+
+def _delay_s(failures: int) -> float:
+    """Until what has failed so often in a row is tried again."""
+    return _RETRY_S[min(failures, len(_RETRY_S)) - 1]
 
 
 def files_bytes(folder: Path) -> int:
@@ -436,3 +494,7 @@ def files_bytes(folder: Path) -> int:
             except OSError:
                 continue
     return total
+
+
+def already_loaded(model: str) -> AlreadyExists:
+    return AlreadyExists(f"Model {model} is already loaded.")

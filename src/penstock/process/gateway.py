@@ -275,6 +275,7 @@ class Gateway:
             arenas,
             max_rows=message.max_rows,
             max_load=self._options.max_queue,
+            timeout_s=self._options.request_timeout_s,
             lost=self._links.discard,
             drained=lambda link: self._tell(encode(Idle(self._index, link.host))),
         )

@@ -25,9 +25,10 @@ from penstock.serving.routes import Servable
 from penstock.tensors import STRING_NUMBER, Array
 
 log = logging.getLogger("penstock.process")
-#: How long after the time of a request a host may be silent before it is taken for hung.
+#: How long after the time of all that it may be at a host may be silent before it is taken for hung.
 _SILENCE_S = 2.0
-_FLOATS = frozenset("fc")
+#: Kinds of elements that are always finite. Of ml_dtypes' (`V`), only the codecs know.
+_ALWAYS_FINITE, _FLOATS = frozenset("biuOSU"), frozenset("fc")
 #: Elements of an output up to which one look for all its requests is cheaper than one for each.
 _LOOKED_AT = 16384
 
@@ -44,6 +45,7 @@ class HostLink:
         "_frames",
         "_groups",
         "_heard",
+        "_heard_id",
         "_invoked",
         "_loop",
         "_lost",
@@ -53,6 +55,7 @@ class HostLink:
         "_pending",
         "_released",
         "_theirs",
+        "_timeout_s",
         "host",
         "is_ending",
         "load",
@@ -69,6 +72,7 @@ class HostLink:
         *,
         max_rows: int,
         max_load: int,
+        timeout_s: float,
         lost: Callable[[HostLink], None],
         drained: Callable[[HostLink], None],
     ) -> None:
@@ -82,7 +86,9 @@ class HostLink:
         self._lost = lost
         self._drained = drained
         self.is_ending = False
-        self._heard = time.monotonic()
+        self._timeout_s = timeout_s
+        #: When it last said something, or began after a rest, and the last run that it may have begun with since.
+        self._heard, self._heard_id = time.monotonic(), 0
         self._invoked: dict[int, ScriptCall] = {}
         self._pending: dict[object, list[Call]] = {}
         self._groups: dict[int, list[Call]] = {}
@@ -96,7 +102,7 @@ class HostLink:
         if self.load >= self._max_load:
             raise Unavailable(f"The queue of model {self.servable.model} is full: {self.load} requests wait for it already.")
         if not self.load:
-            self._heard = time.monotonic()
+            self._heard, self._heard_id = time.monotonic(), 0
         self.load += 1
         if not self._pending:
             self._loop.call_soon(self._flush)
@@ -129,6 +135,7 @@ class HostLink:
                         runs.append(self._run(part))
                 except PenstockError as error:
                     self._end(part, error)
+        self._heard_id = self._heard_id or self._next_id
         self._send(runs, invokes)
 
     def _still_wanted(self, calls: list[Call]) -> list[Call]:
@@ -240,7 +247,7 @@ class HostLink:
     def _readable(self) -> None:
         try:
             frames = self._frames.receive()
-            self._heard = time.monotonic()
+            self._heard, self._heard_id = time.monotonic(), self._next_id
             for frame in frames:
                 message = decode_to_gateway(frame)
                 self._release(message.released)
@@ -313,7 +320,8 @@ class HostLink:
     def _finish(calls: list[Call], outputs: dict[str, Array], answer: Answer) -> None:
         """Gives each call its rows. Whether they are finite is found out once for a batch that is small."""
         is_finite = all(
-            array.dtype.kind not in _FLOATS or (array.size <= _LOOKED_AT and bool(np.isfinite(array).all()))
+            array.dtype.kind in _ALWAYS_FINITE
+            or (array.dtype.kind in _FLOATS and array.size <= _LOOKED_AT and bool(np.isfinite(array).all()))
             for array in outputs.values()
         )
         results = Results(outputs, len(calls), is_finite, answer.variant)
@@ -346,11 +354,17 @@ class HostLink:
             self._drained(self)
 
     def is_silent(self) -> bool:
-        """Whether the host has said nothing until long after the time of a request that is in it."""
-        limit_ns = time.monotonic_ns() - int(_SILENCE_S * 1e9)
-        late = [max([call.deadline_ns for call in group]) for group in self._groups.values()]
-        late += [call.deadline_ns for call in self._invoked.values()]
-        return any(self._heard * 1e9 < deadline_ns < limit_ns for deadline_ns in late)
+        """Whether the host has said nothing until long after the time of all that it may have been at since.
+
+        A client with little patience is no measure: what it has asked for, or waits behind, may rightly take as long as any
+        request may.
+        """
+        limit = time.monotonic() - _SILENCE_S
+        if self._heard > limit - self._timeout_s:
+            return False
+        groups = [max([call.deadline_ns for call in group]) for one, group in self._groups.items() if one <= self._heard_id]
+        deadlines = groups + [call.deadline_ns for one, call in self._invoked.items() if one <= self._heard_id]
+        return bool(deadlines) and max(deadlines) < limit * 1e9
 
     def close(self) -> None:
         """The host is gone, or has to go: what has no answer is given back to the servable."""

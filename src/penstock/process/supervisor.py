@@ -9,6 +9,7 @@ waiting inside a handler, which is also what makes forking gateways safe.
 from __future__ import annotations
 
 import gc
+import math
 import os
 import resource
 import time
@@ -20,11 +21,11 @@ import msgspec
 from setproctitle import setproctitle
 
 from penstock.config import ServeOptions
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, ResourceExhausted
 from penstock.models.budget import Budget
 from penstock.models.desired import Desired, desired_at
 from penstock.models.machine_memory import parse_size
-from penstock.models.manager import Manager, ManagerOptions
+from penstock.models.manager import Manager, ManagerOptions, already_loaded
 from penstock.models.reloading import await_models, decode_config, not_reloadable
 from penstock.models.sources import CombinedSource, Source
 from penstock.models.version import Version
@@ -67,6 +68,8 @@ _ARENA_BYTES = 2 << 30
 _KILL_AFTER_S = 2.0
 #: How often some of the hosts' memory is looked at.
 _LOOK_S = 1.0
+#: How often it is said of a model that there is no room for it.
+_ROOM_S = 60.0
 log = get_logger("supervisor")
 
 
@@ -100,6 +103,7 @@ class Supervisor:
         self._is_stopping = False
         self._failure: str | None = None
         self._labels: dict[str, dict[str, int]] = {}
+        self._told_of_room: dict[str, float] = {}
         self._loop = ControlLoop()
         budget = Budget(parse_size(options.memory_budget))
         port = listening[0][0].sock.getsockname()[1]
@@ -177,7 +181,8 @@ class Supervisor:
         except PenstockError as error:
             answer(error)
             return
-        new = {model.name for model in models if not self._manager.wants(model.name)}
+        manager = self._manager
+        new = {one.name for one in models if not manager.wants(one.name) or manager.is_starting(one.name)}
         self._source.reload(models)
         await_models([one for one in self._look_at_source() if one.model in new], self._manager, answer)
 
@@ -203,14 +208,34 @@ class Supervisor:
     def unload(self, version: Version) -> None:
         self._hosts.unload(version)
 
+    def replace(self, version: Version, path: Path, done: Callable[[PenstockError | None], None]) -> None:
+        before, version.path = version.path, path
+
+        def replaced(error: PenstockError | None) -> None:
+            if error is not None:
+                version.path = before
+            done(error)
+
+        self._hosts.renew(version, replaced)
+
     def prepare(self, model: str, archive: Path) -> None:
         self._hosts.unpack(model, archive)
 
     def changed(self, version: Version) -> None:
-        if self._is_ready and version.state is State.END and version.error is not None:
+        if self._is_ready and version.state is State.END and version.error is not None and self._is_news(version):
             log.error("%s is not served: %s", version.title, version.failure)
         self._gateways.tell([state_message(version)])
         self._check_ready()
+
+    def _is_news(self, version: Version) -> bool:
+        """Of a model without room, which is tried again for each request, it is said once a minute."""
+        if not isinstance(version.error, ResourceExhausted):
+            return True
+        now, last = self.now(), self._told_of_room.get(version.model, -math.inf)
+        if now - last < _ROOM_S:
+            return False
+        self._told_of_room[version.model] = now
+        return True
 
     def labelled(self, model: str, labels: dict[str, int]) -> None:
         self._labels[model] = labels
@@ -292,6 +317,9 @@ class Supervisor:
             self._reload(message.config, self._outcome(message))
         elif isinstance(message, LoadModel):
             answer = self._outcome(message)
+            if self._manager.knows(message.model):
+                answer(already_loaded(message.model))
+                return
             try:
                 desired = desired_at(message.model, message.url)
             except PenstockError as error:

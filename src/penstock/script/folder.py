@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock.errors import UsageError
 from penstock.observe.log import get_logger
 
 logger = get_logger("script")
@@ -48,3 +49,14 @@ def _look(path: Path) -> ScriptFolder:
         lib if lib.is_dir() else None,
         requirements if requirements.is_file() else None,
     )
+
+
+def require_script(path: Path) -> None:
+    """Raises UsageError unless `path` is an inference.py, or a folder with something of use in it."""
+    if not path.exists():
+        raise UsageError(f"--script {path}: no such file or folder")
+    if path.is_file() and path.name != "inference.py":
+        raise UsageError(f"--script {path}: expected a file of the name inference.py, or a folder with it")
+    found = _look(path.parent if path.is_file() else path)
+    if not (found.script or found.lib or found.requirements):
+        raise UsageError(f"--script {path}: there is no inference.py in it")

@@ -200,6 +200,8 @@ class Routes:
 
     def __init__(self) -> None:
         self.models: dict[str, Model] = {}
+        #: The model that was looked for last, where it is one: what cannot begin is counted as its own.
+        self.asked = ""
         self.on_change: list[Callable[[str], None]] = []
 
     def url(self, name: str) -> str | None:
@@ -210,7 +212,10 @@ class Routes:
     def ready(self, name: str) -> Servable | None:
         """The version that answers for a model, None where `find` has something to say."""
         model = self.models.get(name)
-        return model.latest() if model is not None else None
+        if model is None:
+            return None
+        self.asked = name
+        return model.latest()
 
     def find(self, name: str, version: int | None = None, label: str | None = None) -> Servable:
         """The version that answers a request.
@@ -219,6 +224,7 @@ class Routes:
         model is known and does not run.
         """
         model = self.models.get(name)
+        self.asked = name if model is not None else ""
         if label is not None:
             if model is None or label not in model.labels:
                 raise InvalidArgument(f"Unrecognized servable version label: {label}")
