@@ -67,7 +67,9 @@ class LoadedModel:
         return self.run(inputs)
 
     def __getattr__(self, name: str) -> Any:
-        if not name.startswith("_") and name in self._model.signatures:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name in self._model.signatures:
 
             def call(signature: str, **inputs: Any) -> dict[str, Array]:
                 return self.run(inputs, signature)
@@ -105,7 +107,7 @@ def load(
         raise UsageError(f"{path}: holds {len(folders)} models ({', '.join(one.name for one in folders)}); name one")
     versions = folders[0].versions
     folder = versions[max(versions)]
-    choice = choose(folder, engine, plan)
+    choice = choose(folder, engine, plan, tags=tags)
     threads = intra_op or (choice.variant.threads if choice.variant else 0)
     options = EngineOptions(tags=tuple(tags), intra_op=threads, inter_op=inter_op, op_libraries=tuple(op_libraries))
     return LoadedModel(_engine(choice.engine, tuple(op_libraries)).load(choice.folder, options), folder)
@@ -121,7 +123,9 @@ def _engine(name: str, op_libraries: tuple[str, ...]) -> Engine:
 def _as_input(spec: TensorSpec, value: Any) -> Array:
     """`value` as an array that the input takes. Raises InvalidArgument for what is no array, or cannot be converted."""
     try:
-        array = np.asarray(value)
+        # As NumPy's own texts and bytes they would lose the zeros that they end with.
+        keeps = spec.dtype.is_string and not isinstance(value, np.ndarray)
+        array = np.asarray(value, np.object_ if keeps else None)
     except ValueError as error:
         raise InvalidArgument(f"Input {spec.name}: {error}") from None
     return convert(array, spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,19 @@ def test_strings_and_bytes_are_taken(models: Path) -> None:
     data = b"\x00" * 100_000 + b"\xff"
     assert model.string(x=np.array([data, b""], object))["y"].tolist() == [data, b""]
     model.close()
+
+
+def test_strings_keep_the_zeros_that_they_end_with(models: Path) -> None:
+    model = penstock.load(models / "strings")
+    for value in ([b"ab\0\0"], ["ab\0\0"], np.array([b"ab\0\0"], object)):
+        assert model.run({"text": value}, "binary")["image_bytes"].tolist() == [b"ab\0\0"]
+    with pytest.raises(InvalidArgument):
+        model.run({"text": [b"a", 1]}, "binary")
+    model.close()
+
+
+def test_a_copy_is_the_same_model(halves: penstock.LoadedModel) -> None:
+    assert copy.copy(halves)(x=[1.0])["y"].tolist() == [2.5]
 
 
 def test_threads_get_their_own_answers(halves: penstock.LoadedModel) -> None:

@@ -93,8 +93,9 @@ def test_nesting_of_any_depth_is_checked_and_cut(opening: bytes) -> None:
 def test_what_would_take_seconds_to_read_is_refused() -> None:
     """Other requests wait meanwhile."""
     assert scan(b"[" + b"1," * 1_000_000 + b"2]")[-1] == 2, "runs of numbers are quick"
+    assert scan(b"[" * 1_000_000 + b"]" * 1_000_000 + b"x"), "so are runs of brackets"
     with pytest.raises(InvalidArgument, match="too deep for a body of this size"):
-        scan(b"[" * 1_000_000)
+        scan(b'{"a":' * 1_000_000)
     with pytest.raises(InvalidArgument, match="too deep for a body of this size"):
         scan(b"[" + b'"",' * 500_000 + b"Inf]")
 

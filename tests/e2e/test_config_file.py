@@ -135,3 +135,19 @@ def test_a_file_that_is_broken_at_the_start_is_an_error(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "Error parsing text-format tensorflow.serving.ModelServerConfig" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_another_folder_takes_the_place_of_a_model_that_keeps_state(models: Path, tmp_path: Path) -> None:
+    """Of which there is one process, however many are wanted."""
+    for name in ("first", "second"):
+        put_version(models / "counter" / "1", tmp_path / name)
+    file = put_text(tmp_path / "models.config", _config(counter=_model(tmp_path / "first")))
+    with Server("--model-config-file", file, "--poll-s", "0.1", "--instances", "2", "--gateways", "1") as server:
+        wait_until(lambda: len(server.processes("host counter/")) == 1, "one process")
+        before = server.one("host counter/").pid
+        put_text(file, _config(counter=_model(tmp_path / "second")))
+        wait_until(lambda: server.one("host counter/").pid != before, "another process")
+        wait_until(lambda: len(server.processes("host counter/")) == 1, "one process")
+        second = server.one("host counter/").pid
+        put_text(file, _config(counter=_model(tmp_path / "first")))
+        wait_until(lambda: server.one("host counter/").pid not in (before, second), "and another")

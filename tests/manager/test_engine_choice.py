@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from penstock.engine.engines import ONNXRUNTIME, OPENVINO, TENSORFLOW, installed_version
+from penstock.engine.engines import LITERT, ONNXRUNTIME, OPENVINO, TENSORFLOW, installed_version
 from penstock.errors import FailedPrecondition
 from penstock.models.engine_choice import choose
 from penstock.models.plan import AS_SAVED, BESIDE, Machine, Plan, VariantReport, fingerprint, this_machine, write_plan
@@ -140,3 +140,37 @@ def test_a_model_in_onnx_alone_runs_in_onnx_runtime(tmp_path: Path) -> None:
     assert choose(version, "auto", "auto").engine == ONNXRUNTIME
     with pytest.raises(FailedPrecondition, match=r"nothing in it that --engine openvino can run"):
         choose(version, OPENVINO, "auto")
+
+
+def test_a_plan_is_of_one_graph(tmp_path: Path) -> None:
+    version = planned(tmp_path, tags=("serve", "gpu"))
+    choice = choose(version, "auto", "auto")
+    assert choice.engine == TENSORFLOW
+    assert "of the graph with the tags serve, gpu" in choice.note
+    assert choose(version, "auto", "auto", tags=("gpu", "serve")).engine == ONNXRUNTIME
+
+
+def test_a_plan_is_of_the_cpu(tmp_path: Path) -> None:
+    version = planned(tmp_path)
+    choice = choose(version, "auto", "auto", device="cuda")
+    assert choice.engine == TENSORFLOW
+    assert "made for the CPU, not for --device cuda" in choice.note
+    assert choose(version, ONNXRUNTIME, "auto", device="cuda").engine == ONNXRUNTIME
+
+
+def test_both_variants_are_held_to_the_plan(tmp_path: Path) -> None:
+    second = msgspec.structs.replace(PROVEN, name="openvino-fp32", engine=OPENVINO)
+    saved = VariantReport(AS_SAVED, TENSORFLOW, "fp32", "proven")
+    versions = {TENSORFLOW: installed_version(TENSORFLOW), ONNXRUNTIME: installed_version(ONNXRUNTIME), OPENVINO: "1.0"}
+    folders = {name: name for name in (PROVEN.name, second.name)}
+    version = planned(tmp_path, variants=[saved, PROVEN, second], versions=versions, folders=folders)
+    assert choose(version, "auto", "auto").engine == ONNXRUNTIME
+    with pytest.raises(FailedPrecondition, match=r"openvino 1\.0"):
+        choose(version, "auto", "auto", variants=(PROVEN.name, second.name))
+
+
+def test_a_tflite_file_beside_a_saved_model_runs_where_its_engine_is_named(tmp_path: Path) -> None:
+    version = version_folder(tmp_path)
+    (version / "model.tflite").write_bytes(b"TFL3")
+    assert choose(version, "auto", "auto").engine == TENSORFLOW
+    assert choose(version, LITERT, "auto").engine == LITERT

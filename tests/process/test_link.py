@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 import numpy as np
 import pytest
 
-from penstock.errors import Code, PenstockError
+from penstock.errors import Cancelled, Code, PenstockError
 from penstock.process.arena import Arena, ArenaView, create_arena
 from penstock.process.channel import FrameSocket, frame_pair
 from penstock.process.link import HostLink
@@ -285,5 +285,18 @@ def test_a_host_that_says_nothing_long_after_all_its_requests_time_hangs() -> No
         bench.submit(2.0)
         await bench.runs()
         assert bench.link.is_silent(), "what came later does not count"
+
+    _run(scenario)
+
+
+def test_a_call_that_nobody_waits_for_protects_no_host_that_hangs() -> None:
+    async def scenario() -> None:
+        bench = _Bench(timeout_s=10.0)
+        abandoned = bench.submit(1.0, deadline_ns=time.monotonic_ns() + int(3600e9))
+        await bench.runs()
+        bench.link._heard -= 15
+        assert not bench.link.is_silent()
+        abandoned.fail(Cancelled("The client has given up."))
+        assert bench.link.is_silent()
 
     _run(scenario)

@@ -242,3 +242,17 @@ def test_changed_bytes_never_raise_anything_else(third_party_models: Path, tmp_p
             pass
 
     check()
+
+
+def test_two_inputs_that_are_one_tensor_are_no_signature(tmp_path: Path) -> None:
+    """TensorFlow would read behind what it is fed."""
+    model = write_model(tmp_path, "serve")
+    signatures = model.meta_graphs[0].signature_def
+    signatures["twice"].CopyFrom(signatures["good"])
+    for alias in ("a", "b"):
+        signatures["twice"].inputs[alias].name = "x:0"
+        signatures["twice"].inputs[alias].dtype = 1
+    (tmp_path / "saved_model.pb").write_bytes(model.SerializeToString())
+    read = read_saved_model(tmp_path)
+    assert "twice" not in read.signatures
+    assert read.unsupported["twice"].endswith("are the same tensor")

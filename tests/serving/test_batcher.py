@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -84,8 +85,25 @@ def test_running_out_of_memory_is_an_outcome() -> None:
         (lambda x: x.sum(axis=0), True),
         (lambda x: x[::-1], True),
         (lambda x: np.sort(x, axis=1), False),
+        (lambda x: (x / x.max()).astype(ml_dtypes.bfloat16), True),
+        (lambda x: (x * 2).astype(ml_dtypes.bfloat16), False),
+        (lambda x: (x / x.max()).astype(ml_dtypes.float8_e5m2), True),
+        (lambda x: (x > x.mean()).astype(ml_dtypes.int4), True),
+        (lambda x: x.astype(ml_dtypes.int4), False),
     ],
-    ids=["apart", "normalized over the batch", "one number", "a sum over rows", "rows in another order", "sorted in a row"],
+    ids=[
+        "apart",
+        "normalized over the batch",
+        "one number",
+        "a sum over rows",
+        "rows in another order",
+        "sorted in a row",
+        "bfloat16 of a batch",
+        "bfloat16",
+        "float8 of a batch",
+        "int4 of a batch",
+        "int4",
+    ],
 )
 def test_a_graph_that_mixes_rows_is_found_out(function: Any, expected: bool) -> None:
     assert mixes_rows(FakeModel(function), signature()) is expected

@@ -242,3 +242,23 @@ def test_the_place_of_processes_that_are_still_to_come_is_kept() -> None:
     assert budget.free_bytes == 300 * MB
     budget.measured("a", 1400 * MB)
     assert budget.excess_bytes("a") == 0, "the share is that of all of them"
+
+
+def test_one_that_cannot_be_restarted_now_is_passed_over() -> None:
+    budget = budget_with(1000, a=100, b=100)
+    for key, size in (("a", 100), ("b", 100), ("a", 700), ("b", 600)):
+        budget.measured(key, size * MB)
+    assert budget.to_restart() == "a"
+    assert budget.to_restart({"a"}) == "b"
+    assert budget.to_restart({"a", "b"}) is None
+
+
+def test_another_model_in_the_same_place_needs_room_and_begins_anew() -> None:
+    budget = budget_with(1000, a=100)
+    budget.measured("a", 100 * MB)
+    assert not budget.admit("a", 901 * MB)
+    assert budget.admit("a", 800 * MB)
+    assert budget.free_bytes == 100 * MB
+    budget.renewed("a")
+    budget.measured("a", 850 * MB)
+    assert budget.excess_bytes("a") == 0

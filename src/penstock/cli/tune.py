@@ -194,7 +194,14 @@ def _subject(version: Path, common: ServeOptions, *, has_script: bool) -> tuple[
 
 def _defaults(version: Path, common: ServeOptions) -> Setting:
     """What the server decides by itself, here. Raises PenstockError for a version that it could not run."""
-    choice = choose(version, "auto", common.plan, prefers_tflite=common.prefer_tflite)
+    choice = choose(
+        version,
+        "auto",
+        common.plan,
+        prefers_tflite=common.prefer_tflite,
+        tags=common.tags.split(","),
+        device=common.device,
+    )
     threads = choice.variant.threads if choice.variant else 0
     return Setting(
         gateways=replace(common, gateways=0).gateway_count,

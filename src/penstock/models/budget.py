@@ -6,7 +6,7 @@ Pure bookkeeping in bytes: it measures nothing and ends nobody. A key is whateve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from penstock.errors import ResourceExhausted
@@ -98,6 +98,20 @@ class Budget:
         account.first_bytes += more if account.first_bytes else 0
         return True
 
+    def admit(self, key: str, more: int) -> bool:
+        """Whether there is room for `more` bytes beside what `key` has, for a while: they are its own until it is measured."""
+        account = self._accounts.get(key)
+        if account is None or more > self.free_bytes:
+            return False
+        account.used_bytes += more
+        return True
+
+    def renewed(self, key: str) -> None:
+        """`key` is another model now: what it is measured at next is its first measurement."""
+        account = self._accounts.get(key)
+        if account is not None:
+            account.first_bytes = 0
+
     def measured(self, key: str, used_bytes: int, *, is_whole: bool = True) -> None:
         """What `key` really uses takes the place of its reservation, and is the next estimate; unknown keys are passed over.
 
@@ -133,12 +147,12 @@ class Budget:
             return 0
         return max(0, account.used_bytes - account.share_bytes)
 
-    def to_restart(self) -> str | None:
+    def to_restart(self, passed_over: Collection[str] = ()) -> str | None:
         """While all together are over the limit: of those that have outgrown their share, the one that has grown the most."""
         staying = {key: account for key, account in self._accounts.items() if not account.is_leaving}
         if sum(account.used_bytes for account in staying.values()) <= self.limit_bytes:
             return None
-        grown = [key for key in staying if self.excess_bytes(key) > 0]
+        grown = [key for key in staying if self.excess_bytes(key) > 0 and key not in passed_over]
         return max(grown, key=lambda key: staying[key].used_bytes - staying[key].first_bytes, default=None)
 
     def _refusal(self, key: str, needed: int, free: int, idle: int) -> str:

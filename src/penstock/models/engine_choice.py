@@ -35,14 +35,25 @@ class Choice:
     quick: Quick | None = None
 
 
-def choose(version: Path, engine: str, plan_policy: str, *, prefers_tflite: bool = False, variants: Sequence[str] = ()) -> Choice:
+def choose(
+    version: Path,
+    engine: str,
+    plan_policy: str,
+    *,
+    prefers_tflite: bool = False,
+    variants: Sequence[str] = (),
+    tags: Sequence[str] = ("serve",),
+    device: str = "auto",
+) -> Choice:
     """`engine` is a name or auto, `variants` are the two that --variants names, the usual one first.
 
-    `plan_policy` is auto, trust (a plan of another machine holds as well) or ignore.
-    Raises FailedPrecondition where the version cannot run as it is wanted; its message says what to do.
+    `tags` are those of the graph that is wanted, `device` is what it is to be computed on. `plan_policy` is auto, trust (a plan
+    of another machine holds as well) or ignore. Raises FailedPrecondition where the version cannot run as it is wanted; its
+    message says what to do.
     """
     has_saved_model = (version / GRAPH_FILE).is_file() or (version / TEXT_GRAPH_FILE).is_file()
-    if engine in ("auto", LITERT) and (version / LITE_FILE).is_file() and (prefers_tflite or not has_saved_model):
+    is_lite = engine == LITERT or (engine == "auto" and (prefers_tflite or not has_saved_model))
+    if is_lite and (version / LITE_FILE).is_file():
         return Choice(LITERT, version)
     folder = plan_folder(version)
     if variants and folder is None:
@@ -53,8 +64,12 @@ def choose(version: Path, engine: str, plan_policy: str, *, prefers_tflite: bool
         plan = read_plan(folder)
         name = variants[0] if variants else _variant(plan, engine, version, has_saved_model)
         report = plan.report(name)
-        reason = refusal(plan, report, version, this_machine(), installed_version(report.engine), trusts=plan_policy == "trust")
         quick = _quick(plan, variants[1], version, folder) if variants else None
+        reason = "" if engine != "auto" or variants else _elsewhere(report, device)
+        for one in [report, *([quick.variant] if quick else [])]:
+            trusts = plan_policy == "trust"
+            reason = reason or _of_another_graph(plan, one, tags)
+            reason = reason or refusal(plan, one, version, this_machine(), installed_version(one.engine), trusts=trusts)
         if reason:
             raise FailedPrecondition(f"the plan is refused: {reason}; penstock optimize makes another")
     except FailedPrecondition as error:
@@ -64,6 +79,17 @@ def choose(version: Path, engine: str, plan_policy: str, *, prefers_tflite: bool
     where = version if name == AS_SAVED else folder / plan.folders[name]
     times = f", {report.speedup:.3g} times as quick as TensorFlow when it was measured" if report.speedup else ""
     return Choice(report.engine, where, report, "" if name == AS_SAVED else f"runs as {name}{times}", quick)
+
+
+def _of_another_graph(plan: Plan, report: VariantReport, tags: Sequence[str]) -> str:
+    if report.name == AS_SAVED or set(plan.tags) == set(tags):
+        return ""
+    return f"it is of the graph with the tags {', '.join(plan.tags)}"
+
+
+def _elsewhere(report: VariantReport, device: str) -> str:
+    """Whoever names an engine knows what it computes on; a plan speaks of the CPU."""
+    return "" if report.name == AS_SAVED or device in ("auto", "cpu") else f"it was made for the CPU, not for --device {device}"
 
 
 def _without_plan(version: Path, engine: str, has_saved_model: bool) -> Choice:

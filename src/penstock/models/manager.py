@@ -242,6 +242,7 @@ class Manager:
 
         def replaced(error: PenstockError | None) -> None:
             if error is None:
+                self._budget.renewed(version.title)
                 version.failures = 0
                 version.root = self._root(version.model)
                 self._loader.changed(version)
@@ -251,7 +252,12 @@ class Manager:
             if version.failures <= self._options.max_retries:
                 self._loader.after(_delay_s(version.failures), lambda: self._reconcile([version.model]))
 
-        self._loader.replace(version, path, replaced)
+        needed = files_bytes(path) * self._options.instances + _HOST_BYTES
+        if self._budget.admit(version.title, needed):
+            self._loader.replace(version, path, replaced)
+        else:
+            text = f"Memory exhausted: it needs {needed // 10**6} MB, {self._budget.free_bytes // 10**6} MB are free"
+            self._loader.after(0, lambda: replaced(ResourceExhausted(text)))
 
     def _publish_labels(self, model: str) -> None:
         """Labels as they are wanted; one that moves does so when the version that it moves to answers."""

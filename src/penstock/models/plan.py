@@ -116,7 +116,7 @@ class VariantReport(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True):
     """All of it. `folders` are the variants that were kept, by name; `winner` is one of them, or "tensorflow" as it was saved.
 
-    `sizes` has what the model takes on disk, before and in each form.
+    `sizes` has what the model takes on disk, before and in each form. `tags` are those of the graph that it is of.
     """
 
     made: str
@@ -131,6 +131,7 @@ class Plan(msgspec.Struct, frozen=True):
     sizes: dict[str, int]
     samples: str
     rounds: int = 0
+    tags: tuple[str, ...] = ("serve",)
     format: int = FORMAT
 
     def report(self, name: str) -> VariantReport:

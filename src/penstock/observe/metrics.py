@@ -145,7 +145,10 @@ class Metrics:
         self._recorders: dict[tuple[str, int, str], Recorder] = {}
 
     def recorder(self, model: str, version: int, api: str) -> Recorder:
-        """The recorder of a model that is served; for requests that name none, model "" and version 0."""
+        """The recorder of a model that is served.
+
+        Version 0 is for requests of which no version was found, and model "" for those that name none.
+        """
         key = (model, version, api)
         recorder = self._recorders.get(key)
         if recorder is None:
@@ -155,7 +158,7 @@ class Metrics:
     def forget(self, model: str, version: int) -> None:
         """A version is not served any more. Its series stay, unless there are very many: names are for clients to choose."""
         if len(self._recorders) > _MAX_RECORDERS:
-            for key in [key for key in self._recorders if key[:2] == (model, version)]:
+            for key in [key for key in self._recorders if key[:2] in ((model, version), (model, 0))]:
                 del self._recorders[key]
 
     def snapshot(self) -> bytes:

@@ -175,6 +175,7 @@ class Optimizer:
             sizes,
             str(self._options.samples or "made from the signatures"),
             self._options.rounds,
+            self._options.tags,
         )
 
     @staticmethod

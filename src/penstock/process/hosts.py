@@ -34,6 +34,7 @@ from penstock.process.unpackings import ArchiveReports, Unpackings
 from penstock.process.zygote_process import Lifeline, ZygoteProcess
 from penstock.process.zygotes import Home, ZygoteEvents, Zygotes
 from penstock.serving.routes import State
+from penstock.tensors import Signature
 
 _END_S = 2.0
 #: From when a host was told to end until it is ended by force.
@@ -51,6 +52,10 @@ class Renewal(NamedTuple):
 
     choice: Choice | None
     generation: int
+    signatures: dict[str, Signature]
+    batches: list[str]
+    is_stateful: bool
+    has_script: bool
     done: Done
 
 
@@ -135,7 +140,15 @@ class Hosts:
         if version.state not in (State.LOADING, State.AVAILABLE):
             done(Unavailable(f"{version.title} is not served any more."))
             return
-        before = Renewal(version.choice, version.generation, done)
+        before = Renewal(
+            version.choice,
+            version.generation,
+            version.signatures,
+            version.batches,
+            version.is_stateful,
+            version.has_script,
+            done,
+        )
         try:
             version.choice = self._choose(version)
         except PenstockError as error:
@@ -156,6 +169,8 @@ class Hosts:
                 options.plan,
                 prefers_tflite=options.prefer_tflite,
                 variants=options.variant_names,
+                tags=options.tags.split(","),
+                device=options.device,
             )
         except OSError as error:
             raise FailedPrecondition(f"{version.path}: {error.strerror}") from None
@@ -187,7 +202,7 @@ class Hosts:
 
     def _drain(self, host: HostProcess) -> None:
         """Ends a host when no gateway has requests in it any more."""
-        if not host.is_loaded:
+        if not host.is_introduced:
             self._end(host)
             return
         host.is_ending = True
@@ -219,18 +234,19 @@ class Hosts:
             log.error("the process of %s (pid %d) hangs: it is ended", host.version.title, host.pid)
             kill(host.pid)
 
-    def restart(self, title: str) -> None:
-        """Ends those hosts of a version that have grown too large, or the one that has grown the most; they are started again."""
+    def restart(self, title: str) -> bool:
+        """Ends those hosts of a version that have grown too large, unless others are on their way: whether there were any."""
         hosts = [host for host in self.answering if host.version.title == title and host.version not in self._renewals]
-        grown = [host for host in hosts if host.has_outgrown]
-        for host in grown or sorted(hosts, key=lambda host: host.first_bytes - host.own_bytes)[:1]:
+        grown = [host for host in hosts if host.has_outgrown and len(hosts) >= host.version.processes]
+        for host in grown:
             log.error("%s has grown to %d MB: its process is started anew", title, host.own_bytes >> 20)
             kill(host.pid)
+        return bool(grown)
 
     @property
     def answering(self) -> Sequence[HostProcess]:
-        """The hosts whose models are loaded."""
-        return [host for host in self._hosts.values() if host.is_loaded and not host.is_ending]
+        """The hosts that get requests."""
+        return [host for host in self._hosts.values() if host.is_introduced and not host.is_ending]
 
     def count_others(self, model: str) -> int:
         """The hosts of other models than this."""
@@ -286,6 +302,7 @@ class Hosts:
             if message.is_stateful and host.instance:
                 self._end(host)  # a state of its own would be another model
                 version.processes = 1
+                self._look_at_renewal(version)
                 return
             host.is_loaded = True
             version.failed_starts = 0
@@ -293,7 +310,8 @@ class Hosts:
             version.batches, version.load_s = message.batches, message.load_s
             version.is_stateful, version.has_script = message.is_stateful, message.has_script
             self.memory.loaded(host)
-            self._reports.host_answers(host)
+            if version not in self._renewals:  # else all of them together take over
+                self._introduce(host)
             self._reports.version_loaded(version)
             self._look_at_renewal(version)
             if message.row_s:
@@ -305,21 +323,30 @@ class Hosts:
 
     def _look_at_renewal(self, version: Version) -> None:
         """When all of a version's new hosts answer, the others have had their time."""
-        hosts = self._hosts_of(version)
-        if version not in self._renewals or not all(host.is_loaded for host in hosts if host.generation == version.generation):
+        hosts = [host for host in self._hosts_of(version) if not host.is_ending]
+        new = [host for host in hosts if host.generation == version.generation]
+        if version not in self._renewals or not all(host.is_loaded for host in new):
             return
+        for host in new:
+            self._introduce(host)
         for host in hosts:
-            if host.generation != version.generation and not host.is_ending:
+            if host.generation != version.generation:
                 self._drain(host)
                 self._reports.host_retires(host)
         self._renewals.pop(version).done(None)
 
+    def _introduce(self, host: HostProcess) -> None:
+        host.is_introduced = True
+        self._reports.host_answers(host)
+
     def _keep_old(self, version: Version, renewal: Renewal, error: PenstockError) -> None:
-        """The new hosts of a version do not come up: it stays as it was."""
+        """The new hosts of a version do not come up: it stays as it was. None of them has been introduced to anyone."""
         for host in self._hosts_of(version):
             if host.generation == version.generation:
                 self._end(host)
         version.choice, version.generation = renewal.choice, renewal.generation
+        version.signatures, version.batches = renewal.signatures, renewal.batches
+        version.is_stateful, version.has_script = renewal.is_stateful, renewal.has_script
         renewal.done(error)
         self.fill(version)
 
@@ -342,10 +369,11 @@ class Hosts:
         log.error("%s goes on with %d of %d processes: %s", version.title, len(others), version.processes, error.message)
         version.failed_starts = 0
         self._end(host)
+        version.processes = len(others)
         if self._options.instances:
             self._loop.after(_TRY_AGAIN_S, partial(self.fill, version))
         else:
-            version.instances = version.processes = len(others)  # it was our own idea to have more
+            version.instances = len(others)  # it was our own idea to have more
 
     def _fail(self, version: Version, error: PenstockError) -> None:
         """A version cannot be loaded: its hosts end, and are not started again."""

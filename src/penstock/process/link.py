@@ -357,14 +357,14 @@ class HostLink:
         """Whether the host has said nothing until long after the time of all that it may have been at since.
 
         A client with little patience is no measure: what it has asked for, or waits behind, may rightly take as long as any
-        request may.
+        request may. Nor is one that has given up: nobody waits for its answer.
         """
         limit = time.monotonic() - _SILENCE_S
         if self._heard > limit - self._timeout_s:
             return False
-        groups = [max([call.deadline_ns for call in group]) for one, group in self._groups.items() if one <= self._heard_id]
-        deadlines = groups + [call.deadline_ns for one, call in self._invoked.items() if one <= self._heard_id]
-        return bool(deadlines) and max(deadlines) < limit * 1e9
+        calls = [call for one, group in self._groups.items() if one <= self._heard_id for call in group]
+        calls += [call for one, call in self._invoked.items() if one <= self._heard_id]
+        return bool(calls) and all(call.is_finished or call.deadline_ns < limit * 1e9 for call in calls)
 
     def close(self) -> None:
         """The host is gone, or has to go: what has no answer is given back to the servable."""

@@ -37,7 +37,7 @@ def state_message(version: Version) -> ServableState:
 
 @dataclass(slots=True, eq=False)
 class HostProcess:
-    """A host: its process once it is forked, our end of its control socket, whether its model answers.
+    """A host: its process once it is forked, our end of its control socket, whether its model answers, and gateways know it.
 
     `busy` are the gateways that may still have requests in it while it is being ended. `core` is the one it is pinned to.
     Of a version's hosts, those of an older `generation` have settings that are no more wanted.
@@ -53,6 +53,7 @@ class HostProcess:
     generation: int
     pid: int = 0
     is_loaded: bool = False
+    is_introduced: bool = False
     is_ending: bool = False
     busy: set[int] = field(default_factory=set)
     shared_bytes: int = 0

@@ -188,11 +188,12 @@ class Supervisor:
 
     def _look_at_memory(self) -> None:
         self._hosts.memory.look()
-        grown = self._budget.to_restart()
-        if grown is not None:
+        passed_over: set[str] = set()
+        while (grown := self._budget.to_restart(passed_over)) is not None:
             self._hosts.memory.look_again(grown)  # its last look may be a while ago, and it may have given back what it had
-            if self._budget.to_restart() == grown:
-                self._hosts.restart(grown)
+            if self._budget.to_restart(passed_over) == grown and self._hosts.restart(grown):
+                break
+            passed_over.add(grown)
         self._loop.after(_LOOK_S, self._look_at_memory)
 
     def _stop_starting(self, reason: str) -> None:

@@ -37,6 +37,10 @@ def _signature(name: str, definition: Any) -> Signature:
     outputs = {alias: _spec("output", alias, definition.outputs[alias]) for alias in sorted(definition.outputs)}
     if not outputs:
         raise _Unsupported("it has no outputs")
+    fed: dict[str, str] = {}
+    for alias, spec in inputs.items():
+        if (other := fed.setdefault(spec.tensor, alias)) != alias:
+            raise _Unsupported(f"inputs {other!r} and {alias!r} are the same tensor")
     defaults = {
         alias: _default(inputs[alias], definition.defaults[alias]) for alias in sorted(definition.defaults) if alias in inputs
     }
