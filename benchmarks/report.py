@@ -89,12 +89,13 @@ def introduction(results: Results) -> str:
     machine = results.machine
     bars = works.bars(results)
     met, measured = sum(bar.met is True for bar in bars), sum(bar.met is not None for bar in bars)
+    again = "".join(f" Measured again at commit `{commit}`, alone: `{work}`." for work, commit in results.again.items())
     return (
         f"Measured on {results.date[:10]} at commit `{results.commit}`: {machine['processor']}, {machine['cores']} "
         f"cores, {machine['memory_gib']} GiB, {machine['system']}, Python {machine['python']}; the load generator ran "
         f"on the same machine, whose load average was {machine['load_average_before']} before the run. {met} of the "
         f"{measured} requirements that were measured are met. Machines differ: trust the ratios, and repeat what you "
-        "rely on."
+        f"rely on.{again}"
     )
 
 
@@ -335,6 +336,9 @@ def with_sections(text: str, own: Mapping[str, str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description="Figures to docs/performance.md.")
     parser.add_argument("results", type=Path, nargs="?", default=LATEST, metavar="RESULTS.json", help="default: %(default)s")
+    parser.add_argument(
+        "--again", type=Path, action="append", default=[], metavar="FILE", help="of works that were measured again, with --only"
+    )
     parser.add_argument("--optimize", type=Path, default=OPTIMIZED, metavar="FILE", help="where there is one: %(default)s")
     parser.add_argument("--tuning", type=Path, default=TUNED, metavar="FILE", help="where there is one: %(default)s")
     parser.add_argument("--peers", type=Path, default=PEERS, metavar="FILE", help="where there is one: %(default)s")
@@ -347,6 +351,8 @@ def main() -> None:
     own = {heading: section for heading, section in sections(present).items() if heading in OTHERS}
     if options.results.exists():
         results = read(options.results)
+        for file in options.again:
+            results.replace_figures(read(file))
         present = page(results, profile)
         (options.docs / "performance.svg").write_text(chart(results))
     elif not present:
