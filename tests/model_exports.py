@@ -69,13 +69,6 @@ def two_versions(tf: Any, folder: Path) -> None:
 
 
 @_model
-def weekdays(tf: Any, folder: Path) -> None:
-    """Looks days up in a table of seven, and refuses any other."""
-    table = tf.constant([8.0, 8.0, 7.5, 8.0, 6.0, 0.0, 0.0])
-    _save(tf, folder, serving_default=(lambda day: {"hours": tf.gather(table, day)}, {"day": ([None], tf.int32)}))
-
-
-@_model
 def mixed(tf: Any, folder: Path) -> None:
     """Three inputs and two outputs of different types."""
 

@@ -185,15 +185,6 @@ def test_what_cannot_be_optimized_says_so_in_one_line(models: Path, model: str, 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_that_refuses_most_of_what_is_made_up_is_raced_with_what_it_takes(models: Path, tmp_path: Path) -> None:
-    done = run_penstock(
-        "optimize", models / "weekdays", "--out", tmp_path, "--rounds", "2", "--engine", "tensorflow", timeout_s=OPTIMIZE_S
-    )
-    assert done.returncode == 0, done.stderr
-    plan = json.loads((tmp_path / "1" / "plan.json").read_bytes())
-    assert {one["name"]: bool(one["speeds"]) for one in plan["variants"]} == {"tensorflow": True, "tensorflow-frozen": True}
-
-
 @pytest.mark.parametrize("out", ["m", "m/1", "other"])
 def test_what_is_no_plan_is_never_written_over(out: str, models: Path, tmp_path: Path) -> None:
     """The model itself, a folder in it, another model."""
