@@ -32,6 +32,7 @@ from penstock.models.plan import (
 
 MACHINE = Machine("x86_64", "A processor", 2, ["avx2", "fma"])
 SPEEDS = [Speed(2, 1, 1, 1.5, 1.4, 1.6, 660.0), Speed(2, 1, 16, 8.0, 7.9, 8.1, 2000.0), Speed(1, 2, 16, 9.0, 8.9, 9.1, 3500.0)]
+SERVE = ("serve",)
 QUICK = VariantReport(
     "onnxruntime-fp32",
     ONNXRUNTIME,
@@ -145,7 +146,7 @@ def test_times_are_those_with_as_many_callers_as_there_are_processes_where_they_
 
 
 def test_a_plan_holds_where_it_was_made(version: Path) -> None:
-    assert refusal(plan_of(version), QUICK, version, MACHINE, "1.0", trusts=False) == ""
+    assert refusal(plan_of(version), QUICK, version, MACHINE, "1.0", tags=SERVE, trusts=False) == ""
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def test_a_changed_model_is_refused(version: Path, name: str) -> None:
     plan = plan_of(version)
     with (version / name).open("ab") as file:
         file.write(b"!")
-    assert refusal(plan, QUICK, version, MACHINE, "1.0", trusts=True) == "the model has changed since"
+    assert refusal(plan, QUICK, version, MACHINE, "1.0", tags=SERVE, trusts=True) == "the model has changed since"
 
 
 def test_what_lies_beside_the_model_is_no_change(version: Path) -> None:
@@ -170,7 +171,7 @@ def test_what_lies_beside_the_model_is_no_change(version: Path) -> None:
     (version / BESIDE / "onnxruntime-fp32").mkdir(parents=True)
     write_plan(version / BESIDE, plan)
     (version / "inference.py").write_text("")
-    assert refusal(plan, QUICK, version, MACHINE, "1.0", trusts=False) == ""
+    assert refusal(plan, QUICK, version, MACHINE, "1.0", tags=SERVE, trusts=False) == ""
 
 
 def test_a_fingerprint_is_the_same_wherever_the_model_lies(version: Path, tmp_path: Path) -> None:
@@ -187,8 +188,13 @@ def test_files_that_have_changed_places_are_another_model(version: Path) -> None
 
 def test_another_library_is_refused_by_name(version: Path) -> None:
     plan = plan_of(version)
-    assert refusal(plan, QUICK, version, MACHINE, "2.0", trusts=True) == "it was made with onnxruntime 1.0; 2.0 is here"
-    assert refusal(plan, QUICK, version, MACHINE, "", trusts=True) == "it was made with onnxruntime 1.0; there is none here"
+    assert (
+        refusal(plan, QUICK, version, MACHINE, "2.0", tags=SERVE, trusts=True) == "it was made with onnxruntime 1.0; 2.0 is here"
+    )
+    assert (
+        refusal(plan, QUICK, version, MACHINE, "", tags=SERVE, trusts=True)
+        == "it was made with onnxruntime 1.0; there is none here"
+    )
 
 
 @pytest.mark.parametrize(
@@ -202,8 +208,8 @@ def test_another_library_is_refused_by_name(version: Path) -> None:
 )
 def test_another_machine_is_refused_unless_it_is_trusted(version: Path, other: Machine, words: str) -> None:
     plan = plan_of(version)
-    assert refusal(plan, QUICK, version, other, "1.0", trusts=False) == f"it was made on another machine: {words}"
-    assert refusal(plan, QUICK, version, other, "1.0", trusts=True) == ""
+    assert refusal(plan, QUICK, version, other, "1.0", tags=SERVE, trusts=False) == f"it was made on another machine: {words}"
+    assert refusal(plan, QUICK, version, other, "1.0", tags=SERVE, trusts=True) == ""
 
 
 def test_a_folder_without_a_saved_model_is_what_its_plan_says(version: Path, tmp_path: Path) -> None:
@@ -212,7 +218,7 @@ def test_a_folder_without_a_saved_model_is_what_its_plan_says(version: Path, tmp
     alone.mkdir(parents=True)
     write_plan(alone, plan)
     assert plan_folder(alone) == alone
-    assert refusal(plan, QUICK, alone, MACHINE, "1.0", trusts=False) == ""
+    assert refusal(plan, QUICK, alone, MACHINE, "1.0", tags=SERVE, trusts=False) == ""
 
 
 def test_this_machine_is_like_itself() -> None:

@@ -256,8 +256,9 @@ def test_one_that_cannot_be_restarted_now_is_passed_over() -> None:
 def test_another_model_in_the_same_place_needs_room_and_begins_anew() -> None:
     budget = budget_with(1000, a=100)
     budget.measured("a", 100 * MB)
-    assert not budget.admit("a", 901 * MB)
-    assert budget.admit("a", 800 * MB)
+    with pytest.raises(MemoryExhausted, match="a needs 901 MB; 900 MB of 1000 MB are free"):
+        budget.admit("a", 901 * MB)
+    budget.admit("a", 800 * MB)
     assert budget.free_bytes == 100 * MB
     budget.renewed("a")
     budget.measured("a", 850 * MB)

@@ -13,6 +13,7 @@ from penstock.api.administration import Administration, Answer
 from penstock.codec.oip_request import SIGNATURE_PARAMETER
 from penstock.codec.oip_tensor import DATATYPES, datatype_of
 from penstock.errors import InvalidArgument, PenstockError, PermissionDenied, Unimplemented
+from penstock.savedmodel.layout import version_of_name
 from penstock.serving.routes import NotLoaded, Routes, Servable, State
 from penstock.tensors import Signature, TensorSpec
 from penstock.version import __version__
@@ -33,7 +34,6 @@ _EXTENSIONS = (
     "binary_tensor_data",
     "statistics",
 )
-_MAX_VERSION = (1 << 63) - 1
 _STATES = {
     State.START: "UNAVAILABLE",
     State.LOADING: "LOADING",
@@ -65,8 +65,8 @@ class OipModels:
         try:
             if version and not version.isdecimal():
                 return self._routes.find(name, None, version)
-            number = int(version.lstrip("0")[:20] or 0) if version else None
-            if number is not None and number > _MAX_VERSION:
+            number = version_of_name(version)
+            if version and number is None:
                 raise InvalidArgument(f"Version {version[:40]} is no number of 64 bits")
             return self._routes.find(name, number)
         except NotLoaded:

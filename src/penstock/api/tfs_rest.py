@@ -16,6 +16,7 @@ from penstock.codec.json_encode import encode_each, encode_error
 from penstock.codec.tfs_examples import decode_examples, encode_classification, encode_regression
 from penstock.codec.tfs_predict import decode_predict, encode_predict
 from penstock.errors import InvalidArgument, PenstockError, ScriptFailed
+from penstock.savedmodel.layout import version_of_name
 from penstock.savedmodel.metadata import signature_metadata
 from penstock.serving.call import Call
 from penstock.serving.routes import Routes, Servable
@@ -26,7 +27,6 @@ _PREFIX = re.compile(r"/v1/", re.IGNORECASE)
 _MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _POST = re.compile(f"(?i:{_MODEL}):(?P<verb>predict|classify|regress)")
 _GET = re.compile(_MODEL + r"(?P<metadata>/metadata)?", re.IGNORECASE)
-_MAX_VERSION = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +172,8 @@ class _Found:
 
 def _target(found: re.Match[str]) -> Target | None:
     """The target of a path; None where its version does not fit 64 bits."""
-    version = None if found["version"] is None else int(found["version"].lstrip("0")[:20] or 0)
-    if version is not None and version > _MAX_VERSION:
+    version = version_of_name(found["version"] or "")
+    if found["version"] is not None and version is None:
         return None
     label = found["label"]
     return Target(unquote(found["name"]), version, None if label is None else unquote(label))

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -188,7 +188,7 @@ def _subject(version: Path, common: ServeOptions, *, has_script: bool) -> tuple[
         return Subject(("auto",), False, True, has_script, has_own_threads=False), {}
     saved = read_saved_model(version, tuple(common.tags.split(",")))
     batches = any(signature.takes_batches for signature in saved.signatures.values())
-    engines = (TENSORFLOW,) if saved.is_stateful else (TENSORFLOW, *_engines_of_plan(version))
+    engines = (TENSORFLOW,) if saved.is_stateful else (TENSORFLOW, *_engines_of_plan(version, common.tags.split(",")))
     return Subject(engines, saved.is_stateful, batches, has_script, has_plan=len(engines) > 1), dict(saved.signatures)
 
 
@@ -211,7 +211,7 @@ def _defaults(version: Path, common: ServeOptions) -> Setting:
     )
 
 
-def _engines_of_plan(version: Path) -> list[str]:
+def _engines_of_plan(version: Path, tags: Sequence[str]) -> list[str]:
     """Those that a plan of this model, on this machine, has proven variants for."""
     folder = plan_folder(version)
     if folder is None:
@@ -220,13 +220,13 @@ def _engines_of_plan(version: Path) -> list[str]:
         plan = read_plan(folder)
         reports = [plan.report(one) for one in plan.folders]
         machine = this_machine()
-        return list(
-            dict.fromkeys(
-                one.engine
-                for one in reports
-                if one.state == "proven" and not refusal(plan, one, version, machine, installed_version(one.engine), trusts=False)
-            )
-        )
+        holds = [
+            one
+            for one in reports
+            if one.state == "proven"
+            and not refusal(plan, one, version, machine, installed_version(one.engine), tags=tags, trusts=False)
+        ]
+        return list(dict.fromkeys(one.engine for one in holds))
     except PenstockError:
         return []
 

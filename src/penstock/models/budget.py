@@ -46,6 +46,11 @@ def share_of(first_bytes: int) -> int:
     return _GROWTH_FACTOR * first_bytes + _GROWTH_BYTES
 
 
+def guess(files_bytes: int) -> int:
+    """What a model will need of which nothing but the size of its files is known."""
+    return HOST_BYTES + int(BYTES_PER_FILE_BYTE * files_bytes)
+
+
 class Budget:
     """Memory by key. `reserve`, then `measured` as often as one likes, then `released`."""
 
@@ -69,7 +74,7 @@ class Budget:
         last = self._remembered.get(key)
         if last is not None:
             return last + int(last * _MARGIN_SHARE) + _MARGIN_BYTES
-        return HOST_BYTES + int(BYTES_PER_FILE_BYTE * files_bytes)
+        return guess(files_bytes)
 
     def reserve(self, key: str, needed: int, idle: Sequence[str]) -> list[str]:
         """Reserves `needed` bytes for `key`; the answer is who of `idle` must be released first, [] if nobody.
@@ -91,20 +96,20 @@ class Budget:
 
     def extend(self, key: str, more: int) -> bool:
         """Reserves `more` bytes for what has a place already, if they are free: whether they were."""
-        account = self._accounts.get(key)
-        if account is None or more > self.free_bytes:
+        try:
+            self.admit(key, more)
+        except MemoryExhausted:
             return False
-        account.used_bytes += more
+        account = self._accounts[key]
         account.first_bytes += more if account.first_bytes else 0
         return True
 
-    def admit(self, key: str, more: int) -> bool:
-        """Whether there is room for `more` bytes beside what `key` has, for a while: they are its own until it is measured."""
+    def admit(self, key: str, more: int) -> None:
+        """Reserves `more` bytes beside what `key` has, until it is measured. Raises MemoryExhausted where they are not free."""
         account = self._accounts.get(key)
         if account is None or more > self.free_bytes:
-            return False
+            raise MemoryExhausted(self._refusal(key, more, self.free_bytes, 0))
         account.used_bytes += more
-        return True
 
     def renewed(self, key: str) -> None:
         """`key` is another model now: what it is measured at next is its first measurement."""

@@ -65,13 +65,10 @@ def choose(
         name = variants[0] if variants else _variant(plan, engine, version, has_saved_model)
         report = plan.report(name)
         quick = _quick(plan, variants[1], version, folder) if variants else None
-        reason = "" if engine != "auto" or variants else _elsewhere(report, device)
-        for one in [report, *([quick.variant] if quick else [])]:
-            trusts = plan_policy == "trust"
-            reason = reason or _of_another_graph(plan, one, tags)
-            reason = reason or refusal(plan, one, version, this_machine(), installed_version(one.engine), trusts=trusts)
-        if reason:
-            raise FailedPrecondition(f"the plan is refused: {reason}; penstock optimize makes another")
+        _require(plan, [report, *([quick.variant] if quick else [])], version, tags, trusts=plan_policy == "trust")
+        if engine == "auto" and name != AS_SAVED and not variants and device not in ("auto", "cpu"):
+            # Whoever names an engine knows what it computes on; a plan speaks of the CPU.
+            raise FailedPrecondition(f"the plan is refused: it was made for the CPU, not for --device {device}")
     except FailedPrecondition as error:
         if engine in ("auto", TENSORFLOW) and has_saved_model and not variants:
             return Choice(TENSORFLOW, version, None, error.message)
@@ -81,15 +78,12 @@ def choose(
     return Choice(report.engine, where, report, "" if name == AS_SAVED else f"runs as {name}{times}", quick)
 
 
-def _of_another_graph(plan: Plan, report: VariantReport, tags: Sequence[str]) -> str:
-    if report.name == AS_SAVED or set(plan.tags) == set(tags):
-        return ""
-    return f"it is of the graph with the tags {', '.join(plan.tags)}"
-
-
-def _elsewhere(report: VariantReport, device: str) -> str:
-    """Whoever names an engine knows what it computes on; a plan speaks of the CPU."""
-    return "" if report.name == AS_SAVED or device in ("auto", "cpu") else f"it was made for the CPU, not for --device {device}"
+def _require(plan: Plan, reports: Sequence[VariantReport], version: Path, tags: Sequence[str], *, trusts: bool) -> None:
+    """Raises FailedPrecondition where one of the variants does not run here."""
+    machine = this_machine()
+    for one in reports:
+        if reason := refusal(plan, one, version, machine, installed_version(one.engine), tags=tags, trusts=trusts):
+            raise FailedPrecondition(f"the plan is refused: {reason}; penstock optimize makes another")
 
 
 def _without_plan(version: Path, engine: str, has_saved_model: bool) -> Choice:

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from penstock.errors import AlreadyExists, FailedPrecondition, NotFound, PenstockError, ResourceExhausted, Unavailable
 from penstock.models.archives import Archives
-from penstock.models.budget import Budget
+from penstock.models.budget import Budget, guess
 from penstock.models.desired import Desired
 from penstock.models.version import Version
 from penstock.observe.log import get_logger
@@ -252,12 +252,17 @@ class Manager:
             if version.failures <= self._options.max_retries:
                 self._loader.after(_delay_s(version.failures), lambda: self._reconcile([version.model]))
 
-        needed = files_bytes(path) * self._options.instances + _HOST_BYTES
-        if self._budget.admit(version.title, needed):
-            self._loader.replace(version, path, replaced)
+        try:
+            self._budget.admit(version.title, guess(self._bytes_of(path)))
+        except PenstockError as error:
+            replaced(error)
         else:
-            text = f"Memory exhausted: it needs {needed // 10**6} MB, {self._budget.free_bytes // 10**6} MB are free"
-            self._loader.after(0, lambda: replaced(ResourceExhausted(text)))
+            self._loader.replace(version, path, replaced)
+
+    def _bytes_of(self, path: Path) -> int:
+        """What a version's processes hold of its files, and cost beside them."""
+        instances = self._options.instances
+        return files_bytes(path) * instances + _HOST_BYTES * (instances - 1)
 
     def _publish_labels(self, model: str) -> None:
         """Labels as they are wanted; one that moves does so when the version that it moves to answers."""
@@ -319,8 +324,7 @@ class Manager:
         """Loads a version as soon as there is room for it."""
         key = (version.model, version.version)
         self._versions.setdefault(version.model, {})[version.version] = version
-        instances = self._options.instances
-        needed = self._budget.estimate(version.title, files_bytes(version.path) * instances + _HOST_BYTES * (instances - 1))
+        needed = self._budget.estimate(version.title, self._bytes_of(version.path))
         try:
             leaving = self._budget.reserve(version.title, needed, self._idle_titles(version.model))
         except PenstockError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -200,13 +201,18 @@ def this_machine() -> Machine:
     return Machine(platform.machine(), processor, available_cores(), sorted(_FEATURES.intersection(flags)))
 
 
-def refusal(plan: Plan, report: VariantReport, version: Path, machine: Machine, here: str, *, trusts: bool) -> str:
+def refusal(
+    plan: Plan, report: VariantReport, version: Path, machine: Machine, here: str, *, tags: Sequence[str], trusts: bool
+) -> str:
     """Why a variant of a plan does not run here, in one line; empty where it does. `here` is the version of its engine.
 
-    `trusts`: another machine is no reason. A version folder without a SavedModel is what the plan says it is.
+    `tags` are those of the graph that is wanted. `trusts`: another machine is no reason. A version folder without a SavedModel is
+    what the plan says it is.
     """
     if (version / GRAPH_FILE).is_file() and fingerprint(version) != plan.fingerprint:
         return "the model has changed since"
+    if report.name != AS_SAVED and set(plan.tags) != set(tags):
+        return f"it is of the graph with the tags {', '.join(plan.tags)}"
     there = plan.versions.get(report.engine, "")
     if there != here:
         return f"it was made with {report.engine} {there}; {f'{here} is here' if here else 'there is none here'}"

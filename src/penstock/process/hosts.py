@@ -34,7 +34,6 @@ from penstock.process.unpackings import ArchiveReports, Unpackings
 from penstock.process.zygote_process import Lifeline, ZygoteProcess
 from penstock.process.zygotes import Home, ZygoteEvents, Zygotes
 from penstock.serving.routes import State
-from penstock.tensors import Signature
 
 _END_S = 2.0
 #: From when a host was told to end until it is ended by force.
@@ -52,10 +51,6 @@ class Renewal(NamedTuple):
 
     choice: Choice | None
     generation: int
-    signatures: dict[str, Signature]
-    batches: list[str]
-    is_stateful: bool
-    has_script: bool
     done: Done
 
 
@@ -140,15 +135,7 @@ class Hosts:
         if version.state not in (State.LOADING, State.AVAILABLE):
             done(Unavailable(f"{version.title} is not served any more."))
             return
-        before = Renewal(
-            version.choice,
-            version.generation,
-            version.signatures,
-            version.batches,
-            version.is_stateful,
-            version.has_script,
-            done,
-        )
+        before = Renewal(version.choice, version.generation, done)
         try:
             version.choice = self._choose(version)
         except PenstockError as error:
@@ -304,11 +291,8 @@ class Hosts:
                 version.processes = 1
                 self._look_at_renewal(version)
                 return
-            host.is_loaded = True
+            host.loaded = message
             version.failed_starts = 0
-            version.signatures = {one.name: signature_of(one) for one in message.signatures}
-            version.batches, version.load_s = message.batches, message.load_s
-            version.is_stateful, version.has_script = message.is_stateful, message.has_script
             self.memory.loaded(host)
             if version not in self._renewals:  # else all of them together take over
                 self._introduce(host)
@@ -336,6 +320,12 @@ class Hosts:
         self._renewals.pop(version).done(None)
 
     def _introduce(self, host: HostProcess) -> None:
+        """From now on it gets requests, and its version is what it says."""
+        version, said = host.version, host.loaded
+        assert said is not None
+        version.signatures = {one.name: signature_of(one) for one in said.signatures}
+        version.batches, version.load_s = said.batches, said.load_s
+        version.is_stateful, version.has_script = said.is_stateful, said.has_script
         host.is_introduced = True
         self._reports.host_answers(host)
 
@@ -345,8 +335,6 @@ class Hosts:
             if host.generation == version.generation:
                 self._end(host)
         version.choice, version.generation = renewal.choice, renewal.generation
-        version.signatures, version.batches = renewal.signatures, renewal.batches
-        version.is_stateful, version.has_script = renewal.is_stateful, renewal.has_script
         renewal.done(error)
         self.fill(version)
 

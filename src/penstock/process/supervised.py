@@ -9,7 +9,7 @@ from penstock.models.budget import share_of
 from penstock.models.version import Version
 from penstock.process.channel import FrameSocket
 from penstock.process.listening import Listener
-from penstock.process.messages import ErrorMessage, ServableState, error_message, signature_message
+from penstock.process.messages import ErrorMessage, Loaded, ServableState, error_message, signature_message
 
 
 def state_message(version: Version) -> ServableState:
@@ -37,7 +37,9 @@ def state_message(version: Version) -> ServableState:
 
 @dataclass(slots=True, eq=False)
 class HostProcess:
-    """A host: its process once it is forked, our end of its control socket, whether its model answers, and gateways know it.
+    """A host: its process once it is forked, our end of its control socket, and whether gateways know it.
+
+    `loaded` is what it said of its model when that was loaded.
 
     `busy` are the gateways that may still have requests in it while it is being ended. `core` is the one it is pinned to.
     Of a version's hosts, those of an older `generation` have settings that are no more wanted.
@@ -52,13 +54,17 @@ class HostProcess:
     core: int | None
     generation: int
     pid: int = 0
-    is_loaded: bool = False
+    loaded: Loaded | None = None
     is_introduced: bool = False
     is_ending: bool = False
     busy: set[int] = field(default_factory=set)
     shared_bytes: int = 0
     own_bytes: int = 0
     first_bytes: int = 0
+
+    @property
+    def is_loaded(self) -> bool:
+        return self.loaded is not None
 
     @property
     def has_outgrown(self) -> bool:

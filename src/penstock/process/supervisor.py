@@ -9,7 +9,6 @@ waiting inside a handler, which is also what makes forking gateways safe.
 from __future__ import annotations
 
 import gc
-import math
 import os
 import resource
 import time
@@ -232,11 +231,9 @@ class Supervisor:
         """Of a model without room, which is tried again for each request, it is said once a minute."""
         if not isinstance(version.error, ResourceExhausted):
             return True
-        now, last = self.now(), self._told_of_room.get(version.model, -math.inf)
-        if now - last < _ROOM_S:
-            return False
-        self._told_of_room[version.model] = now
-        return True
+        now = self.now()
+        self._told_of_room = {model: then for model, then in self._told_of_room.items() if now - then < _ROOM_S}
+        return self._told_of_room.setdefault(version.model, now) == now
 
     def labelled(self, model: str, labels: dict[str, int]) -> None:
         self._labels[model] = labels

@@ -1,8 +1,7 @@
 """The event loop on which the `async def` handlers of a process run: one, so that clients can be kept between requests.
 
 Guarantees: nothing that a handler raises ends the loop; a handler that is late is cancelled, or, where it lets nobody else run,
-shows in `blocked_s`. Assumes that the process does
-not fork after the first handler ran.
+shows in `blocked_s`. Assumes that a process which is forked after the first handler ran needs no loop.
 """
 
 from __future__ import annotations

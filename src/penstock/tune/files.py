@@ -12,10 +12,10 @@ from penstock.tune.result import TuneResult
 from penstock.tune.setting import NAMES, Setting
 
 CONFIG, VARIABLES, FLAGS, BATCHING = "penstock.toml", "sagemaker.env", "tensorflow_model_server.sh", "batching.pbtxt"
-#: Options for which SageMaker's container has no variable, and TensorFlow Serving no flag: ours are read beside them.
-_NO_VARIABLE = ("gateways", "engine")
 #: While tuning, a thousand requests might wait; both containers count them as batches.
 _ENQUEUED_BATCHES = 1000
+#: Options for which SageMaker's container has no variable, and TensorFlow Serving no flag: ours are read beside them.
+_NO_VARIABLE = ("gateways", "engine")
 _NO_FLAG = ("gateways", "engine", "instances", "script_threads", "omp_threads")
 
 
