@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from penstock.errors import AlreadyExists, FailedPrecondition, NotFound, Penstoc
 from penstock.models.archives import Archives
 from penstock.models.budget import Budget, guess
 from penstock.models.desired import Desired
+from penstock.models.labels import Labels
 from penstock.models.version import Version
 from penstock.observe.log import get_logger
 from penstock.serving.routes import State
@@ -99,7 +101,7 @@ class Manager:
         self._waiting_loads: dict[str, list[Answer]] = {}
         self._waiting_ends: dict[str, list[Answer]] = {}
         self._last_used: dict[str, float] = {}
-        self._labels: dict[str, dict[str, int]] = {}
+        self._labels = Labels(loader.labelled)
 
     @property
     def versions(self) -> dict[Key, Version]:
@@ -265,17 +267,8 @@ class Manager:
         return files_bytes(path) * instances + _HOST_BYTES * (instances - 1)
 
     def _publish_labels(self, model: str) -> None:
-        """Labels as they are wanted; one that moves does so when the version that it moves to answers."""
-        one, before = self._desired.get(model), self._labels.get(model, {})
-        labels: dict[str, int] = {}
-        for label, number in one.labels.items() if one is not None else ():
-            old = before.get(label, number)
-            labels[label] = old if self._answers(model, old) and not self._answers(model, number) else number
-        if labels != before:
-            self._labels[model] = labels
-            if not labels:
-                del self._labels[model]
-            self._loader.labelled(model, labels)
+        one = self._desired.get(model)
+        self._labels.publish(model, one.labels if one is not None else {}, partial(self._answers, model))
 
     def _answers(self, model: str, number: int) -> bool:
         version = self._version(model, number)
