@@ -191,14 +191,14 @@ def launch_grpc_peer(name: Name, python: Path, directory: Path, model: str) -> L
 class Running:
     """A started server and everything that it started."""
 
-    def __init__(self, launch: Launch, log: IO[bytes]) -> None:
+    def __init__(self, launch: Launch, log: IO[bytes], scratch: str) -> None:
         self.launch = launch
         self.log = log
         self.started = time.perf_counter()
         self.process = subprocess.Popen(
             launch.argv,
             cwd=launch.cwd,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", **launch.environment},
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "TMPDIR": scratch, **launch.environment},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -291,9 +291,10 @@ class Running:
 @contextmanager
 def running(launch: Launch) -> Iterator[Running]:
     """Starts a server, and ends it and all its processes on the way out."""
-    with tempfile.TemporaryFile() as log:
+    # What a peer leaves behind when it ends is in its scratch folder.
+    with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as scratch:
         try:
-            server = Running(launch, log)
+            server = Running(launch, log, scratch)
         except OSError as error:
             raise ServerFailedError(f"cannot start {launch.argv[0]}: {error.strerror}") from error
         try:

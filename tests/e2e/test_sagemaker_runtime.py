@@ -1,4 +1,4 @@
-"""SageMaker's runtime API with boto3 as it is: only its endpoint URL is another (contract §9)."""
+"""SageMaker's runtime API with boto3 and the AWS CLI as they are: only their endpoint URL is another (contract §9)."""
 
 from __future__ import annotations
 
@@ -217,18 +217,59 @@ def test_asynchronous_requests_read_nothing_outside_their_folder(client: Any, ro
         assert error.value.response["Error"]["Code"] == "ValidationError"
 
 
-def test_a_client_finds_the_server_by_an_environment_variable(endpoint: Server) -> None:
+def _run_client(endpoint: Server, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    """A program that finds the endpoint by AWS's environment variables."""
     variables = {
         "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": endpoint.url,
         "AWS_ACCESS_KEY_ID": "a",
         "AWS_SECRET_ACCESS_KEY": "b",
         "AWS_DEFAULT_REGION": "eu-west-1",
     }
-    done = subprocess.run(
-        [sys.executable, "-c", _ENVIRONMENT_CLIENT], env=environment(**variables), capture_output=True, text=True, timeout=60
+    return subprocess.run(
+        [sys.executable, *command], env=environment(**variables), capture_output=True, text=True, timeout=60, check=False
     )
+
+
+def _run_cli(endpoint: Server, operation: str, *options: str | Path) -> subprocess.CompletedProcess[str]:
+    """The AWS CLI; retries are on, as they are for those who use it."""
+    name = ("--endpoint-name", "any", "--content-type", "application/json")
+    return _run_client(endpoint, "-m", "awscli", "sagemaker-runtime", operation, *name, "--output", "json", *options)
+
+
+def test_a_client_finds_the_server_by_an_environment_variable(endpoint: Server) -> None:
+    done = _run_client(endpoint, "-c", _ENVIRONMENT_CLIENT)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"predictions": [2.5]}
+
+
+def test_the_aws_cli_gets_its_answer(endpoint: Server, tmp_path: Path) -> None:
+    (tmp_path / "body.json").write_bytes(_ONE)
+    body = f"fileb://{tmp_path / 'body.json'}"
+    done = _run_cli(endpoint, "invoke-endpoint", "--body", body, "--inference-id", "mine", tmp_path / "answer.json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "answer.json").read_bytes()) == {"predictions": [2.5]}
+    assert json.loads(done.stdout) == {"ContentType": "application/json", "InvokedProductionVariant": "AllTraffic"}
+
+
+def test_the_aws_cli_sees_the_text_of_an_error(endpoint: Server, tmp_path: Path) -> None:
+    (tmp_path / "body.json").write_bytes(b'{"instances":')
+    body = f"fileb://{tmp_path / 'body.json'}"
+    done = _run_cli(endpoint, "invoke-endpoint", "--body", body, tmp_path / "answer.json")
+    assert done.returncode != 0
+    assert "An error occurred (ModelError) when calling the InvokeEndpoint operation" in done.stderr
+    assert "JSON Parse error" in done.stderr
+
+
+def test_the_aws_cli_makes_asynchronous_requests(endpoint: Server, root: Path) -> None:
+    (root / "cli.json").write_bytes(_ONE)
+    replaced = _run_cli(endpoint, "invoke-endpoint-async", "--input-location", (root / "cli.json").as_uri())
+    assert replaced.returncode != 0
+    assert "The AWS CLI puts a file's content in the place of file:///…: use file:/… there." in replaced.stderr
+    done = _run_cli(endpoint, "invoke-endpoint-async", "--input-location", f"file:{root / 'cli.json'}")
+    assert done.returncode == 0, done.stderr
+    output = _file_of(json.loads(done.stdout)["OutputLocation"])
+    wait_until(output.is_file, "the output")
+    assert json.loads(output.read_bytes()) == {"predictions": [2.5]}
 
 
 def test_a_model_that_takes_long_to_load_is_not_ready(models: Path, store: Path) -> None:

@@ -314,7 +314,10 @@ def _path_of(location: str) -> Path:
     except ValueError:
         raise InvalidArgument(f"InputLocation {location} is not a URL.") from None
     if url.scheme != "file" or url.netloc not in ("", "localhost") or url.query or url.fragment or not path.is_absolute():
-        raise InvalidArgument(f"InputLocation {location}: expected file:///… and the path of a file; this server reads no other.")
+        raise InvalidArgument(
+            f"InputLocation {location}: expected file:///… and the path of a file; this server reads no other. "
+            "The AWS CLI puts a file's content in the place of file:///…: use file:/… there."
+        )
     return path
 
 
