@@ -218,7 +218,13 @@ def test_there_is_one_run_at_a_time_and_an_interrupted_one_goes_on_where_it_was(
     command = [sys.executable, "-m", "penstock", "optimize", str(folder), "--rounds", "3", "--engine", "onnxruntime,openvino"]
     with (tmp_path / "said").open("w") as said:
         first = subprocess.Popen(
-            command, stdout=said, stderr=said, env=environment(PENSTOCK_CACHE=str(cache)), start_new_session=True
+            command,
+            stdout=said,
+            stderr=said,
+            env=environment(PENSTOCK_CACHE=str(cache)),
+            start_new_session=True,
+            # Tests that a shell has started in the background ignore it, and what they start inherits that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         wait_until(lambda: "onnxruntime-fp32: proven" in (tmp_path / "said").read_text(), "a proof", OPTIMIZE_S)
         meanwhile = run_penstock(*command[3:], env={"PENSTOCK_CACHE": str(cache)})
