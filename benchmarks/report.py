@@ -49,16 +49,19 @@ OUR_PARTS = ("penstock", "tensorflow", "tensorflow-cpu", "numpy", "uvloop", "htt
 NONE = "–"
 
 
-def page(results: Results, profile: str | None) -> str:
-    """The whole of performance.md without its sections on peers, optimized models and tuned settings."""
+def page(results: Results, profile: str | None, earlier: Sequence[Results] = ()) -> str:
+    """The whole of performance.md without its sections on peers, optimized models and tuned settings.
+
+    earlier: runs before this one, the oldest first, whose verdicts stand beside its own.
+    """
     figures = list(figure_blocks(results))
     blocks = [
         "<!-- Made by `python -m benchmarks.report`: do not edit. -->",
         "# Performance",
-        introduction(results),
+        introduction(results, earlier),
         "![Throughput of each server at each work](performance.svg)",
         "## What it must reach",
-        requirements_table(results),
+        requirements_table(results, earlier),
         "## Side by side",
         "In brackets: how many times better Penstock is (more requests, less time). Medians of the rounds. Spread: "
         "from the slowest to the quickest round, as a share of the median. CPU: of all the server's processes, per "
@@ -85,17 +88,19 @@ def joined(blocks: Iterable[str]) -> str:
     return "\n\n".join(block for block in blocks if block) + "\n\n"
 
 
-def introduction(results: Results) -> str:
+def introduction(results: Results, earlier: Sequence[Results] = ()) -> str:
     machine = results.machine
     bars = works.bars(results)
     met, measured = sum(bar.met is True for bar in bars), sum(bar.met is not None for bar in bars)
     again = "".join(f" Measured again at commit `{commit}`, alone: `{work}`." for work, commit in results.again.items())
+    runs = ", then ".join(f"{each.date[:16].replace('T', ' ')} at `{each.commit}`" for each in earlier)
+    before = f" What the last runs before it gave stands beside each figure: {runs}." if earlier else ""
     return (
         f"Measured on {results.date[:10]} at commit `{results.commit}`: {machine['processor']}, {machine['cores']} "
         f"cores, {machine['memory_gib']} GiB, {machine['system']}, Python {machine['python']}; the load generator ran "
         f"on the same machine, whose load average was {machine['load_average_before']} before the run. {met} of the "
         f"{measured} requirements that were measured are met. Machines differ: trust the ratios, and repeat what you "
-        f"rely on.{again}"
+        f"rely on.{again}{before}"
     )
 
 
@@ -104,10 +109,21 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def requirements_table(results: Results) -> str:
+def requirements_table(results: Results, earlier: Sequence[Results] = ()) -> str:
     verdicts = {True: "yes", False: "**no**", None: "not measured"}
-    rows = [[bar.work, bar.what, bar.required, bar.measured, verdicts[bar.met]] for bar in works.bars(results)]
-    return table(["work", "figure", "at least / at most", "measured", "met"], rows)
+    before = [{(bar.work, bar.what): bar.measured for bar in works.bars(each)} for each in earlier]
+    rows = [
+        [
+            bar.work,
+            bar.what,
+            bar.required,
+            bar.measured,
+            verdicts[bar.met],
+            *(run.get((bar.work, bar.what), NONE) for run in before),
+        ]
+        for bar in works.bars(results)
+    ]
+    return table(["work", "figure", "at least / at most", "measured", "met", *("before" for _ in before)], rows)
 
 
 def times(better: float | None, worse: float | None) -> str:
@@ -339,6 +355,14 @@ def main() -> None:
     parser.add_argument(
         "--again", type=Path, action="append", default=[], metavar="FILE", help="of works that were measured again, with --only"
     )
+    parser.add_argument(
+        "--earlier",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="of runs before it, to stand beside; the oldest first",
+    )
     parser.add_argument("--optimize", type=Path, default=OPTIMIZED, metavar="FILE", help="where there is one: %(default)s")
     parser.add_argument("--tuning", type=Path, default=TUNED, metavar="FILE", help="where there is one: %(default)s")
     parser.add_argument("--peers", type=Path, default=PEERS, metavar="FILE", help="where there is one: %(default)s")
@@ -353,7 +377,7 @@ def main() -> None:
         results = read(options.results)
         for file in options.again:
             results.replace_figures(read(file))
-        present = page(results, profile)
+        present = page(results, profile, [read(file) for file in options.earlier])
         (options.docs / "performance.svg").write_text(chart(results))
     elif not present:
         parser.error(f"{options.results} is not there, nor is {written}")

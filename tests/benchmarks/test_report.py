@@ -1,6 +1,6 @@
 """The page on performance: sections take their own places, and what was not measured stays."""
 
-from benchmarks.report import OTHERS, PEERS_HEADING, TUNED_HEADING, introduction, sections, with_sections
+from benchmarks.report import OTHERS, PEERS_HEADING, TUNED_HEADING, introduction, requirements_table, sections, with_sections
 from benchmarks.results import Results
 
 PAGE = "# Performance\n\n## Side by side\n\na\n\n### Part\n\nb\n\n## How it was measured\n\nc\n"
@@ -30,11 +30,27 @@ def test_without_new_sections_the_page_stays_as_it_is() -> None:
     assert with_sections(PAGE, {}) == PAGE
 
 
+MACHINE: dict[str, str | int | float] = dict.fromkeys(
+    ("processor", "system", "python", "cores", "memory_gib", "load_average_before"), 1
+)
+
+
+def test_earlier_runs_stand_beside_a_figure_and_change_no_verdict() -> None:
+    memory = [
+        Results(f"2026-01-0{day}T09:30:00", name, MACHINE, {}, {}, unique_mb={"gateway": [mb, mb]})
+        for day, name, mb in ((1, "aaa", 9.0), (2, "bbb", 50.0), (3, "ccc", 41.0))
+    ]
+    *earlier, now = memory
+    assert "2026-01-01 09:30 at `aaa`, then 2026-01-02 09:30 at `bbb`." in introduction(now, earlier)
+    head, _, *rows = requirements_table(now, earlier).splitlines()
+    assert head == "| work | figure | at least / at most | measured | met | before | before |"
+    (row,) = [row for row in rows if "a second gateway" in row]
+    assert row.endswith("| ≤ 40 MB | 41.0 MB | **no** | 9.0 MB | 50.0 MB |")
+
+
 def test_figures_that_were_measured_again_say_so() -> None:
-    names = ("processor", "system", "python", "cores", "memory_gib", "load_average_before")
-    machine: dict[str, str | int | float] = dict.fromkeys(names, 1)
-    first = Results("2026-01-01", "aaa", machine, {}, {}, figures={"neighbour": {"p99_ms": [9.0]}, "jpeg": {"p50_ms": [1.0]}})
-    later = Results("2026-01-02", "bbb", machine, {}, {}, figures={"neighbour": {"p99_ms": [2.0]}})
+    first = Results("2026-01-01", "aaa", MACHINE, {}, {}, figures={"neighbour": {"p99_ms": [9.0]}, "jpeg": {"p50_ms": [1.0]}})
+    later = Results("2026-01-02", "bbb", MACHINE, {}, {}, figures={"neighbour": {"p99_ms": [2.0]}})
     first.replace_figures(later)
     assert first.figures == {"neighbour": {"p99_ms": [2.0]}, "jpeg": {"p50_ms": [1.0]}}
     assert introduction(first).endswith("Measured again at commit `bbb`, alone: `neighbour`.")
