@@ -1,5 +1,7 @@
 """`python -m benchmarks.report`: the figures of the last run as docs/performance.md and docs/performance.svg.
 
+What earlier runs gave stands beside them with `--earlier`: on a machine that changes its speed, one run alone says too much.
+
 Computes nothing that is not in the JSON file but medians and ratios. The profiles that `python -m benchmarks.profile` made,
 benchmarks/profile.md and benchmarks/profile_grpc.md, are put into their marked place as they are. The sections on optimized
 models and tuned settings come from the results of `python -m benchmarks.optimize` and `python -m benchmarks.tuning`, that on all
@@ -52,7 +54,7 @@ NONE = "–"
 def page(results: Results, profile: str | None, earlier: Sequence[Results] = ()) -> str:
     """The whole of performance.md without its sections on peers, optimized models and tuned settings.
 
-    earlier: runs before this one, the oldest first, whose verdicts stand beside its own.
+    earlier: runs before this one, the oldest first, whose figures stand beside its own.
     """
     figures = list(figure_blocks(results))
     blocks = [
@@ -92,15 +94,14 @@ def introduction(results: Results, earlier: Sequence[Results] = ()) -> str:
     machine = results.machine
     bars = works.bars(results)
     met, measured = sum(bar.met is True for bar in bars), sum(bar.met is not None for bar in bars)
-    again = "".join(f" Measured again at commit `{commit}`, alone: `{work}`." for work, commit in results.again.items())
     runs = ", then ".join(f"{each.date[:16].replace('T', ' ')} at `{each.commit}`" for each in earlier)
-    before = f" What the last runs before it gave stands beside each figure: {runs}." if earlier else ""
+    before = f" What runs before it gave stands beside each figure: {runs}." if earlier else ""
     return (
         f"Measured on {results.date[:10]} at commit `{results.commit}`: {machine['processor']}, {machine['cores']} "
         f"cores, {machine['memory_gib']} GiB, {machine['system']}, Python {machine['python']}; the load generator ran "
         f"on the same machine, whose load average was {machine['load_average_before']} before the run. {met} of the "
         f"{measured} requirements that were measured are met. Machines differ: trust the ratios, and repeat what you "
-        f"rely on.{again}{before}"
+        f"rely on.{before}"
     )
 
 
@@ -353,9 +354,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description="Figures to docs/performance.md.")
     parser.add_argument("results", type=Path, nargs="?", default=LATEST, metavar="RESULTS.json", help="default: %(default)s")
     parser.add_argument(
-        "--again", type=Path, action="append", default=[], metavar="FILE", help="of works that were measured again, with --only"
-    )
-    parser.add_argument(
         "--earlier",
         type=Path,
         action="append",
@@ -375,8 +373,6 @@ def main() -> None:
     own = {heading: section for heading, section in sections(present).items() if heading in OTHERS}
     if options.results.exists():
         results = read(options.results)
-        for file in options.again:
-            results.replace_figures(read(file))
         present = page(results, profile, [read(file) for file in options.earlier])
         (options.docs / "performance.svg").write_text(chart(results))
     elif not present:

@@ -25,7 +25,6 @@ class Results:
     start_s: contender -> seconds, one per round. tensor_ms: part -> milliseconds, one per round.
     unique_mb: kind of process -> megabytes of each, ascending by its number.
     figures: work -> name of a figure with its unit at the end (`works.FIGURES` explains them) -> one value per round.
-    again: work -> the commit at which its figures were measured again.
     """
 
     date: str
@@ -40,12 +39,6 @@ class Results:
     tensor_ms: dict[str, list[float]] = field(default_factory=dict)
     unique_mb: dict[str, list[float]] = field(default_factory=dict)
     figures: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    again: dict[str, str] = field(default_factory=dict)
-
-    def replace_figures(self, later: Results) -> None:
-        """Takes those of another run, of works that something else ran beside when they were measured."""
-        self.figures |= later.figures
-        self.again |= dict.fromkeys(later.figures, later.commit)
 
     @classmethod
     def begun(

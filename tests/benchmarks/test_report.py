@@ -46,11 +46,3 @@ def test_earlier_runs_stand_beside_a_figure_and_change_no_verdict() -> None:
     assert head == "| work | figure | at least / at most | measured | met | before | before |"
     (row,) = [row for row in rows if "a second gateway" in row]
     assert row.endswith("| ≤ 40 MB | 41.0 MB | **no** | 9.0 MB | 50.0 MB |")
-
-
-def test_figures_that_were_measured_again_say_so() -> None:
-    first = Results("2026-01-01", "aaa", MACHINE, {}, {}, figures={"neighbour": {"p99_ms": [9.0]}, "jpeg": {"p50_ms": [1.0]}})
-    later = Results("2026-01-02", "bbb", MACHINE, {}, {}, figures={"neighbour": {"p99_ms": [2.0]}})
-    first.replace_figures(later)
-    assert first.figures == {"neighbour": {"p99_ms": [2.0]}, "jpeg": {"p50_ms": [1.0]}}
-    assert introduction(first).endswith("Measured again at commit `bbb`, alone: `neighbour`.")
