@@ -13,13 +13,13 @@ import pytest
 from penstock.engine import onnxruntime, openvino, variant
 from penstock.engine.base import Engine, EngineModel, EngineOptions
 from penstock.engine.engines import ONNXRUNTIME, OPENVINO, TENSORFLOW, installed_version, make_engine
-from penstock.optimize import export, shared_weights
+from penstock.optimize import export, same_graphs, shared_weights
 from tests.models import made_once
 
 _HERE = Path(__file__).parent
 #: What the variants depend on.
 _SOURCES = [_HERE / "exports.py", _HERE / "variant_exports.py"]
-_SOURCES += [Path(str(module.__file__)) for module in (export, shared_weights, variant, onnxruntime, openvino)]
+_SOURCES += [Path(str(module.__file__)) for module in (export, same_graphs, shared_weights, variant, onnxruntime, openvino)]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +22,9 @@ from penstock.optimize.child import Child, ChildError
 from penstock.optimize.export import Quantizer
 from penstock.optimize.proof import TOLERANCES, Case, prove
 from penstock.optimize.runner import Runner
+from penstock.optimize.shared_weights import WEIGHTS_FILE, share_weights
 from penstock.optimize.subject import QUIET
-from tests.optimize.graphs import GRAPHS, SIGNATURE, WORDS, Graph, write_model
+from tests.optimize.graphs import GRAPHS, SIGNATURE, WORDS, Graph, perceptron, write_model
 
 LIMIT_S = 120.0
 #: Networks with random weights have no opinion on some rows.
@@ -96,6 +98,27 @@ def test_calibrated_int8_answers_near(make: Callable[[], Graph], engine: str, tm
     with Child(tmp_path / "log", Quantizer, tmp_path / "fp32", engine, environment=QUIET) as child:
         child.call("quantize", tmp_path / "int8", batches, timeout_s=LIMIT_S)
     assert refusal(graph, tmp_path / "fp32", tmp_path / "int8", engine) == ""
+
+
+def test_weights_of_two_graphs_in_one_file_become_int8_in_one_file(tmp_path: Path) -> None:
+    graph, source, made = perceptron(), tmp_path / "fp32", tmp_path / "int8"
+    write_model(source, graph, graph.model())
+    shutil.copy(source / "0.onnx", source / "1.onnx")
+    second = replace(graph.signature, name="second")
+    names = {"input x": "x", "output y": "y"}
+    entries = [signature_entry(graph.signature, "0.onnx", names), signature_entry(second, "1.onnx", names)]
+    write_variant(source, Variant(ONNXRUNTIME, "fp32", entries))
+    share_weights([source / "0.onnx", source / "1.onnx"])
+    batches = [case.inputs for case in cases(graph)]
+    with Child(tmp_path / "log", Quantizer, source, ONNXRUNTIME, environment=QUIET) as child:
+        child.call("quantize", made, {SIGNATURE: batches, "second": batches}, timeout_s=LIMIT_S)
+    assert refusal(graph, source, made, ONNXRUNTIME) == ""
+    assert sorted(file.name for file in made.iterdir()) == ["0.onnx", "1.onnx", "variant.json", WEIGHTS_FILE]
+    one, both = (Runner(ONNXRUNTIME, made, EngineOptions(intra_op=1)).answers(name, batches) for name in (SIGNATURE, "second"))
+    for answer, other in zip(one, both, strict=True):
+        assert not isinstance(answer, str)
+        assert not isinstance(other, str)
+        np.testing.assert_array_equal(answer["y"], other["y"])
 
 
 def test_nothing_to_calibrate_with_is_named(tmp_path: Path) -> None:

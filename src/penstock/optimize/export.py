@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from penstock.engine.engines import ONNXRUNTIME, OPENVINO
 from penstock.engine.no_telemetry import refuse_telemetry
 from penstock.engine.variant import SignatureEntry, Variant, read_variant, signature_entry, write_variant
 from penstock.errors import FailedPrecondition
-from penstock.optimize.same_graphs import onnx_shape, openvino_shape, share_graphs
+from penstock.optimize.same_graphs import same_graphs
 from penstock.optimize.shared_weights import share_weights
 from penstock.savedmodel.protos import SavedModelProto
 from penstock.savedmodel.signatures import INTERNAL_NAMES
@@ -77,29 +77,41 @@ class Exporter:
 
     def to_onnx(self, folder: Path) -> None:
         """A graph of ONNX for each signature; weights that several of them have lie in one file."""
+
+        def convert(signature: Signature, file: Path) -> dict[str, str]:
+            _convert_to_onnx(self._version, self._tags, signature.name, file)
+            return _onnx_tensors(file, signature)
+
         folder.mkdir()
-        entries = []
-        for number, signature in enumerate(self._signatures.values()):
-            file = f"{number}.onnx"
-            _convert_to_onnx(self._version, self._tags, signature.name, folder / file)
-            entries.append(_onnx_entry(folder / file, signature))
-        entries = share_graphs(folder, entries, onnx_shape)
-        share_weights([folder / file for file in sorted({entry.file for entry in entries})])
+        entries = self._entries(folder, ".onnx", convert)
+        _share_weights(folder, entries)
         write_variant(folder, Variant(ONNXRUNTIME, "fp32", entries))
 
     def to_openvino(self, folder: Path, precision: str) -> None:
         """A graph of OpenVINO for each signature, read from the SavedModel by OpenVINO itself. fp16: of weights alone."""
         import openvino
 
-        folder.mkdir()
-        entries = []
-        for number, signature in enumerate(self._signatures.values()):
+        def convert(signature: Signature, file: Path) -> dict[str, str]:
             with tempfile.TemporaryDirectory(dir=folder.parent) as work:
                 _with_one_signature(self._version, self._tags, signature.name, Path(work))
                 model = openvino.convert_model(work)
-                entries.append(_openvino_entry(model, signature, f"{number}.xml"))
-                openvino.save_model(model, folder / f"{number}.xml", compress_to_fp16=precision == "fp16")
-        write_variant(folder, Variant(OPENVINO, precision, share_graphs(folder, entries, openvino_shape)))
+                openvino.save_model(model, file, compress_to_fp16=precision == "fp16")
+            return _openvino_tensors(model, signature)
+
+        folder.mkdir()
+        write_variant(folder, Variant(OPENVINO, precision, self._entries(folder, ".xml", convert)))
+
+    def _entries(self, folder: Path, suffix: str, convert: Callable[[Signature, Path], dict[str, str]]) -> list[SignatureEntry]:
+        """Converts each graph once. `convert` writes the file and gives its names of the signature's tensors."""
+        firsts = same_graphs(self._version, self._tags, self._signatures)
+        made: dict[str, tuple[str, dict[str, str]]] = {}
+        entries = []
+        for name, signature in self._signatures.items():
+            if firsts[name] == name:
+                file = f"{len(made)}{suffix}"
+                made[name] = file, convert(signature, folder / file)
+            entries.append(signature_entry(signature, *made[firsts[name]]))
+        return entries
 
 
 class Quantizer:
@@ -120,6 +132,8 @@ class Quantizer:
             if not feeds:
                 raise FailedPrecondition(f"no sample of signature {entry.name} to calibrate with")
             make(self._source / entry.file, folder / entry.file, feeds)
+        if self._variant.engine == ONNXRUNTIME:
+            _share_weights(folder, self._variant.signatures)
         write_variant(folder, Variant(self._variant.engine, "int8", self._variant.signatures))
 
     def compress_weights(self, folder: Path) -> None:
@@ -218,23 +232,23 @@ def _without_erfc(file: Path) -> None:
         onnx.save(model, str(file))
 
 
-def _onnx_entry(file: Path, signature: Signature) -> SignatureEntry:
+def _onnx_tensors(file: Path, signature: Signature) -> dict[str, str]:
     import onnx
 
     graph = onnx.load(str(file), load_external_data=False).graph
-    inputs = {one.name for one in graph.input}
-    outputs = {one.name for one in graph.output}
-    tensors = {f"input {spec.name}": _one_of(inputs, spec.name, spec.tensor, "input") for spec in signature.inputs.values()}
-    tensors |= {f"output {spec.name}": _one_of(outputs, spec.name, spec.tensor, "output") for spec in signature.outputs.values()}
-    return signature_entry(signature, file.name, tensors)
+    return _tensors(signature, {one.name for one in graph.input}, {one.name for one in graph.output})
 
 
-def _openvino_entry(model: Any, signature: Signature, file: str) -> SignatureEntry:
-    inputs = {name for port in model.inputs for name in port.get_names()}
-    outputs = {name for port in model.outputs for name in port.get_names()}
-    tensors = {f"input {spec.name}": _one_of(inputs, spec.name, spec.tensor, "input") for spec in signature.inputs.values()}
-    tensors |= {f"output {spec.name}": _one_of(outputs, spec.name, spec.tensor, "output") for spec in signature.outputs.values()}
-    return signature_entry(signature, file, tensors)
+def _openvino_tensors(model: Any, signature: Signature) -> dict[str, str]:
+    inputs, outputs = ({name for port in ports for name in port.get_names()} for ports in (model.inputs, model.outputs))
+    return _tensors(signature, inputs, outputs)
+
+
+def _tensors(signature: Signature, inputs: set[str], outputs: set[str]) -> dict[str, str]:
+    """By "input x" and "output y": what the converted graph, which has these names, calls them."""
+    found = {f"input {spec.name}": _one_of(inputs, spec.name, spec.tensor, "input") for spec in signature.inputs.values()}
+    found |= {f"output {spec.name}": _one_of(outputs, spec.name, spec.tensor, "output") for spec in signature.outputs.values()}
+    return found
 
 
 def _one_of(names: set[str], alias: str, tensor: str, kind: str) -> str:
@@ -263,7 +277,12 @@ def _with_one_signature(version: Path, tags: Sequence[str], name: str, work: Pat
             os.symlink((version / part).resolve(), work / part)
 
 
+def _share_weights(folder: Path, entries: Sequence[SignatureEntry]) -> None:
+    share_weights([folder / file for file in sorted({entry.file for entry in entries})])
+
+
 def _quantize_onnx(source: Path, target: Path, feeds: Sequence[Mapping[str, Array]]) -> None:
+    import onnx
     from onnxruntime import quantization
     from onnxruntime.quantization import shape_inference
 
@@ -274,9 +293,11 @@ def _quantize_onnx(source: Path, target: Path, feeds: Sequence[Mapping[str, Arra
         def get_next(self) -> Mapping[str, Array] | None:
             return next(self._left, None)
 
-    prepared = target.with_name(f"prepared-{target.name}")
-    shape_inference.quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+    whole, prepared = target.with_name(f"whole-{target.name}"), target.with_name(f"prepared-{target.name}")
     try:
+        # What is prepared lies elsewhere, where weights outside of the file would not be found.
+        onnx.save(onnx.load(str(source)), str(whole))
+        shape_inference.quant_pre_process(str(whole), str(prepared), skip_symbolic_shape=True)
         quantization.quantize_static(
             str(prepared),
             str(target),
@@ -287,6 +308,7 @@ def _quantize_onnx(source: Path, target: Path, feeds: Sequence[Mapping[str, Arra
             per_channel=True,
         )
     finally:
+        whole.unlink(missing_ok=True)
         prepared.unlink(missing_ok=True)
 
 

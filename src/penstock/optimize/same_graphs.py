@@ -1,139 +1,128 @@
-"""Signatures with the same graph: Keras saves `serve` and `serving_default` of one function, and converters write it twice.
+"""Signatures that compute the same: Keras saves `serve` and `serving_default` of one function, under other names.
 
-Two graphs are the same where nothing but names differs. The second file goes, and its signature names the tensors of the first.
+Guarantees: two signatures are taken for one only where their graphs differ in nothing but the names of nodes and functions.
+They are told apart before they are converted, since what a converter makes of the same graph differs from one time to the next.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from penstock.engine.variant import SignatureEntry, TensorEntry
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A graph without its names: the digest of what it computes, and the names of its inputs and outputs in their order."""
-
-    digest: bytes
-    inputs: list[str]
-    outputs: list[str]
-
-    def holds(self, entry: SignatureEntry) -> bool:
-        """Whether all tensors of a signature are among the names."""
-        return all(
-            any(one.tensor == name or one.tensor in name.split(",") for name in names)
-            for ones, names in ((entry.inputs, self.inputs), (entry.outputs, self.outputs))
-            for one in ones
-        )
+from penstock.savedmodel.layout import GRAPH_FILE
+from penstock.savedmodel.protos import SavedModelProto
+from penstock.tensors import Signature, TensorSpec
 
 
-def share_graphs(folder: Path, entries: Sequence[SignatureEntry], shape_of: Callable[[Path], Shape]) -> list[SignatureEntry]:
-    """The entries, with one file for those whose graphs are the same. Removes the files that are no longer needed."""
-    kept: dict[bytes, tuple[str, Shape]] = {}
-    shared: list[SignatureEntry] = []
-    for entry in entries:
-        shape = shape_of(folder / entry.file)
-        if not shape.holds(entry):
-            shared.append(entry)  # a graph with bodies of loops, whose names are not all found: it stays by itself
-            continue
-        file, first = kept.setdefault(shape.digest, (entry.file, shape))
-        if file != entry.file:
-            for leftover in folder.glob(f"{Path(entry.file).stem}.*"):
-                leftover.unlink()
-            entry = msgspec.structs.replace(
-                entry,
-                file=file,
-                inputs=[_renamed(one, shape.inputs, first.inputs) for one in entry.inputs],
-                outputs=[_renamed(one, shape.outputs, first.outputs) for one in entry.outputs],
-            )
-        shared.append(entry)
-    return shared
+def same_graphs(version: Path, tags: Sequence[str], signatures: Mapping[str, Signature]) -> dict[str, str]:
+    """For each signature the first that computes the same from inputs of the same names, types and shapes: itself, if none."""
+    file = version / GRAPH_FILE
+    if not file.is_file():
+        return {name: name for name in signatures}  # in the form of text constants are not read
+    metas = SavedModelProto.FromString(file.read_bytes()).meta_graphs
+    graph = next(meta.graph_def for meta in metas if set(meta.meta_info_def.tags) == set(tags))
+    functions = _Functions(graph.library.function)
+    firsts: dict[bytes, str] = {}
+    return {name: firsts.setdefault(_of_signature(one, graph, functions), name) for name, one in signatures.items()}
 
 
-def onnx_shape(file: Path) -> Shape:
-    """Of an ONNX file: values are numbered in the order in which they come to be."""
-    import onnx
-
-    model = onnx.load(str(file))
-    graph = model.graph
-    inputs, outputs = [one.name for one in graph.input], [one.name for one in graph.output]
-    numbers: dict[str, str] = {}
-    _number_names(graph, numbers)
-    digest = hashlib.sha256(repr([(one.domain, one.version) for one in model.opset_import]).encode())
-    _digest_graph(graph, numbers, digest.update)
-    return Shape(digest.digest(), inputs, outputs)
+def _of_signature(signature: Signature, graph: Any, functions: _Functions) -> bytes:
+    inputs = sorted(signature.inputs.values(), key=lambda spec: spec.name)
+    outputs = sorted(signature.outputs.values(), key=lambda spec: spec.name)
+    values = _Values(graph.node, {_node_name(spec.tensor): _told("input", _type(spec)) for spec in inputs}, functions)
+    found = [part for spec in outputs for part in (_type(spec), values.digest(spec.tensor))]
+    return _told("signature", *map(_type, inputs), *found)
 
 
-def openvino_shape(file: Path) -> Shape:
-    """Of OpenVINO's XML file, with the weights beside it. Its ports are known by the names of their tensors."""
-    text = file.read_text()
-    inputs = re.findall(r'<layer[^>]*type="Parameter".*?names="([^"]*)"', text, re.DOTALL)
-    results = re.findall(r'<layer id="(\d+)"[^>]*type="Result"', text)
-    outputs = [_producer_names(text, number) for number in results]
-    bare = re.sub(r' (?:names|name)="[^"]*"|output_names="[^"]*"', "", text.partition("<rt_info>")[0])
-    weights = file.with_suffix(".bin")
-    content = weights.read_bytes() if weights.exists() else b""
-    return Shape(hashlib.sha256(bare.encode() + content).digest(), inputs, outputs)
+def _type(spec: TensorSpec) -> str:
+    return f"{spec.name} {spec.dtype.name} {spec.shape}"
 
 
-def _renamed(entry: TensorEntry, names: Sequence[str], first: Sequence[str]) -> TensorEntry:
-    place = next(place for place, name in enumerate(names) if entry.tensor == name or entry.tensor in name.split(","))
-    return msgspec.structs.replace(entry, tensor=first[place].split(",")[0])
+class _Functions:
+    """The functions of a graph, by what they compute."""
+
+    def __init__(self, functions: Iterable[Any]) -> None:
+        self._functions = {function.signature.name: function for function in functions}
+        self._digests: dict[str, bytes] = {}
+
+    def digest(self, name: str) -> bytes:
+        """Of a function, or of an operation, which is known by its name."""
+        if name not in self._digests:
+            self._digests[name] = _told("name", name)  # in a function that calls itself it stays this
+            if name in self._functions:
+                self._digests[name] = self._of_body(self._functions[name])
+        return self._digests[name]
+
+    def _of_body(self, function: Any) -> bytes:
+        arguments = {one.name: _told("argument", str(place)) for place, one in enumerate(function.signature.input_arg)}
+        values = _Values(function.node_def, arguments, self)
+        returned = [values.digest(function.ret[one.name]) for one in function.signature.output_arg]
+        done = sorted(values.digest(f"^{node}") for node in function.control_ret.values())
+        return _told("function", *returned, "and", *done)
 
 
-def _number_names(graph: Any, numbers: dict[str, str]) -> None:
-    """Inputs first, then what nodes take and give, in their order: constants lie in the file in that of their names."""
-    for one in graph.input:
-        numbers.setdefault(one.name, str(len(numbers)))
-    for node in graph.node:
-        for name in (*node.input, *node.output):
-            if name:
-                numbers.setdefault(name, str(len(numbers)))
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                _number_names(attribute.g, numbers)
+class _Values:
+    """What the nodes of a graph or of a function's body give; `given` are the nodes whose values come from outside."""
+
+    def __init__(self, nodes: Iterable[Any], given: Mapping[str, bytes], functions: _Functions) -> None:
+        self._nodes = {node.name: node for node in nodes}
+        self._digests = dict(given)
+        self._functions = functions
+
+    def digest(self, value: str) -> bytes:
+        """Of `node`, `node:0`, `node:output:0`, or `^node`, which says that it has been executed."""
+        self._walk(_node_name(value))
+        return self._of_value(value)
+
+    def _walk(self, name: str) -> None:
+        """Everything that a node depends on comes before it; a stack, since graphs are deeper than Python's."""
+        opened: set[str] = set()
+        waiting = [name]
+        while waiting:
+            name = waiting[-1]
+            node = self._nodes.get(name)
+            missing = [] if node is None or name in opened else [one for one in map(_node_name, node.input) if self._lacks(one)]
+            opened.add(name)
+            # One that is opened and not done lies below on the stack: a loop, in which names count.
+            waiting.extend(one for one in missing if one not in opened)
+            if name == waiting[-1]:
+                waiting.pop()
+                if self._lacks(name):
+                    self._digests[name] = _told("missing", name) if node is None else self._of_node(node)
+
+    def _lacks(self, name: str) -> bool:
+        return name not in self._digests
+
+    def _of_value(self, value: str) -> bytes:
+        name, _, port = value.removeprefix("^").partition(":")
+        return _told("control" if value[0] == "^" else "value", port or "0", self._digests.get(name) or _told("loop", name))
+
+    def _of_node(self, node: Any) -> bytes:
+        attributes = {attribute.key: attribute.value for attribute in node.attr if not attribute.key.startswith("_")}
+        told = [part for key in sorted(attributes) for part in (key, self._of_attribute(attributes[key]))]
+        # What outlives a call is found by its own name, or by its node's.
+        name = node.name if "shared_name" in attributes else ""
+        return _told("node", self._functions.digest(node.op), name, *told, "of", *map(self._of_value, node.input))
+
+    def _of_attribute(self, value: Any) -> bytes:
+        bare = type(value)()
+        bare.CopyFrom(value)
+        for function in ([bare.func] if bare.HasField("func") else []) + list(bare.list.func):
+            function.name = self._functions.digest(function.name).hex()
+        serialized: bytes = bare.SerializeToString()
+        return serialized
 
 
-def _digest_graph(graph: Any, numbers: dict[str, str], update: Callable[[bytes], None]) -> None:
-    """Feeds everything but names to `update`."""
-
-    def told(names: Any) -> bytes:
-        return ",".join(numbers.get(name, "") for name in names).encode()
-
-    for one in graph.input:
-        kind = one.type.tensor_type
-        update(repr((kind.elem_type, [dim.dim_value for dim in kind.shape.dim])).encode())
-    for tensor in sorted((one for one in graph.initializer if one.name in numbers), key=lambda one: int(numbers[one.name])):
-        bare = type(tensor)()
-        bare.CopyFrom(tensor)
-        bare.ClearField("name")
-        update(numbers[tensor.name].encode() + bare.SerializeToString())
-    for node in graph.node:
-        update(node.op_type.encode() + b"|" + node.domain.encode() + b"|" + told(node.input) + b"|" + told(node.output))
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                update(attribute.name.encode())
-                _digest_graph(attribute.g, numbers, update)
-                continue
-            bare = type(attribute)()
-            bare.CopyFrom(attribute)
-            bare.t.ClearField("name")
-            update(bare.SerializeToString())
-    update(told(one.name for one in graph.output))
+def _node_name(value: str) -> str:
+    return value.removeprefix("^").partition(":")[0]
 
 
-def _producer_names(text: str, result: str) -> str:
-    """The names of the tensor that a Result layer takes."""
-    edge = re.search(rf'<edge from-layer="(\d+)" from-port="(\d+)" to-layer="{result}"', text)
-    if edge is None:
-        return ""
-    layer = re.search(rf'<layer id="{edge[1]}".*?</layer>', text, re.DOTALL)
-    port = layer and re.search(rf'<port id="{edge[2]}"[^>]*names="([^"]*)"', layer[0])
-    return port[1] if port else ""
+def _told(*parts: str | bytes) -> bytes:
+    """The digest of parts, of which none runs into the next."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.digest()
