@@ -29,10 +29,10 @@ from benchmarks.zoo_inputs import (
     questions,
 )
 
-#: Of the fitted images, those that the normalizations are fitted to: one of so many.
-_NORMALIZED = 4
 #: The ends of the names of a residual branch's last normalization.
 _BRANCH_ENDS = ("project_BN", "project_bn", "_3_bn")
+#: EfficientNet's last one.
+_TOP = "top_bn"
 _CLASSES = 1000
 
 
@@ -92,12 +92,13 @@ def wide_and_deep(target: Path) -> None:
     _write(keras.Model({**numbers, **words}, {"probability": probability}, name="wide_and_deep"), target)
 
 
-def _image_network(application: str, name: str, fitted_rows: int, target: Path) -> None:
+def _image_network(application: str, name: str, fitted_rows: int, normalized_rows: int, target: Path) -> None:
     """x [None, side, side, 3] -> 1000 classes, of which the first have been learnt; its weights are random but the last.
 
-    Residual branches are kept small, and MobileNet's depthwise kernels nearly means: a deep random network is chaotic otherwise,
-    and what it says of an image has nothing to do with what it says of another that looks the same. The normalizations see a
-    black image and noise too: where they do not, both grow from layer to layer until rounding decides.
+    Residual branches are kept small, MobileNet's depthwise kernels nearly means, and EfficientNet's swish is fed where it bends
+    little: a deep random network is chaotic otherwise, what training makes of it is not, and what it says of an image has
+    nothing to do with what it says of another that looks the same. The normalizations see a black image and noise too: where
+    they do not, both grow from layer to layer until rounding decides.
     """
     import keras
 
@@ -109,15 +110,18 @@ def _image_network(application: str, name: str, fitted_rows: int, target: Path) 
     for layer in body.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
-            size = 0.25 if layer.name.endswith(_BRANCH_ENDS) else 1.0
-            layer.gamma.assign(size * random.uniform(0.7, 1.3, layer.gamma.shape))
-            layer.beta.assign(random.normal(0, 0.1, layer.beta.shape))
+            is_end = layer.name.endswith(_BRANCH_ENDS)
+            offset = 1.5 if application.startswith("EfficientNet") and not is_end and layer.name != _TOP else 0.0
+            layer.gamma.assign((0.25 if is_end else 1.0) * random.uniform(0.7, 1.3, layer.gamma.shape))
+            layer.beta.assign(random.normal(offset, 0.1, layer.beta.shape))
+        elif isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
         elif isinstance(layer, keras.layers.DepthwiseConv2D) and application == "MobileNetV2":
             layer.kernel.assign(0.7 * layer.kernel + 0.4)
     asked = questions(name, fitted_rows, FITTED)
     images = asked.inputs["x"]
     noise = images.max() * random.normal(0, 1, (1, side, side, 3))
-    body({"x": np.concatenate([images[: fitted_rows // _NORMALIZED], np.zeros_like(noise), noise])}, training=True)
+    body({"x": np.concatenate([images[:normalized_rows], np.zeros_like(noise), noise])}, training=True)
     batches = [images[at : at + 8] for at in range(0, fitted_rows, 8)]
     seen = np.concatenate([np.asarray(body({"x": batch}, training=False)) for batch in batches])
     last = keras.layers.Dense(_CLASSES, activation="softmax")
@@ -127,11 +131,14 @@ def _image_network(application: str, name: str, fitted_rows: int, target: Path) 
 
 
 def _solved(seen: Any, labels: Any, random: np.random.Generator) -> list[Any]:
-    """The last layer's weights: ridge regression for the classes that occur, smaller random ones for all others."""
+    """The last layer's weights: ridge regression for the classes that occur, random ones for all others.
+
+    It is as sure of an image as trained networks are: where no class stands out, a small change of them all decides.
+    """
     mean = seen.mean(axis=0)
     spread = (seen - mean).std() + 1e-6
     centred = (seen - mean) / spread
-    wanted = 10.0 * (np.eye(IMAGE_CLASSES)[labels] - 1 / IMAGE_CLASSES)
+    wanted = 15.0 * (np.eye(IMAGE_CLASSES)[labels] - 1 / IMAGE_CLASSES)
     ridge = centred @ centred.T + 0.05 * seen.shape[1] * np.eye(len(seen))
     kernel = random.normal(0, 0.5 / seen.shape[1] ** 0.5, (seen.shape[1], _CLASSES))
     kernel[:, :IMAGE_CLASSES] = centred.T @ np.linalg.solve(ridge, wanted)
@@ -265,10 +272,10 @@ def multi_task(target: Path) -> None:
 BUILDERS: dict[str, Callable[[Path], None]] = {
     "perceptron": perceptron,
     "wide_and_deep": wide_and_deep,
-    "mobilenet_v2": partial(_image_network, "MobileNetV2", "mobilenet_v2", 128),
-    "resnet50": partial(_image_network, "ResNet50", "resnet50", 64),
-    "efficientnet_b0": partial(_image_network, "EfficientNetB0", "efficientnet_b0", 64),
-    "efficientnet_b5": partial(_image_network, "EfficientNetB5", "efficientnet_b5", 24),
+    "mobilenet_v2": partial(_image_network, "MobileNetV2", "mobilenet_v2", 128, 32),
+    "resnet50": partial(_image_network, "ResNet50", "resnet50", 64, 16),
+    "efficientnet_b0": partial(_image_network, "EfficientNetB0", "efficientnet_b0", 192, 16),
+    "efficientnet_b5": partial(_image_network, "EfficientNetB5", "efficientnet_b5", 192, 8),
     "conv1d_text": conv1d_text,
     "lstm_text": lstm_text,
     "two_tower": two_tower,
