@@ -45,6 +45,7 @@ bench: $(STAMP)  ## Measure against the peers, rewrite docs/performance.md (need
 bench-optimize: $(STAMP)  ## Optimize and serve a zoo of models against TensorFlow, rewrite docs/performance.md (needs wrk)
 	$(BIN)/python -m benchmarks.optimize
 	-$(BIN)/python -m benchmarks.roofline
+	-$(BIN)/python -m benchmarks.xla
 	$(BIN)/python -m benchmarks.report
 
 bench-tune: $(STAMP)  ## Tune three models, measure every setting beside it, rewrite docs/performance.md (takes two hours)

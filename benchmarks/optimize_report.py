@@ -29,8 +29,8 @@ _REASON_LENGTH = 240
 _FOLDERS = re.compile(r"(?<![\w.)])/(?:[^\s/:]+/)+")
 
 
-def section(results: OptimizeResults, bounds: str = "") -> list[str]:
-    """Blocks of Markdown, from the heading on; `bounds` is what benchmarks/roofline.md says."""
+def section(results: OptimizeResults, beside: Sequence[str] = ()) -> list[str]:
+    """Blocks of Markdown, from the heading on; `beside` is what benchmarks/roofline.md and benchmarks/xla.md say."""
     blocks = [
         "## Optimized models",
         _introduction(results),
@@ -41,7 +41,7 @@ def section(results: OptimizeResults, bounds: str = "") -> list[str]:
             ["model", "winner, fp32", "against TensorFlow", "one row: TensorFlow, ms", "winner, ms", "accuracy", "took, s"],
             _zoo_rows(results),
         ),
-        bounds.strip(),
+        *beside,
         *_blocks_of_int8(results),
         *_blocks_of_sizes(results),
         *_blocks_of_served(results),

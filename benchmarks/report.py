@@ -36,6 +36,8 @@ from benchmarks.servers import GRPC_CONTENDERS, PEER_CONTENDERS, PENSTOCK, Conte
 PROFILES = (Path(__file__).with_name("profile.md"), Path(__file__).with_name("profile_grpc.md"))
 #: What `python -m benchmarks.roofline` made.
 ROOFLINE = Path(__file__).with_name("roofline.md")
+#: What `python -m benchmarks.xla` made.
+XLA = Path(__file__).with_name("xla.md")
 #: What `python -m benchmarks.run` measured.
 LATEST = Path(__file__).with_name("results") / "latest.json"
 #: What `python -m benchmarks.optimize` measured.
@@ -382,8 +384,8 @@ def main() -> None:
         own[PEERS_HEADING] = joined(side_by_side_report.section(peers))
         (options.docs / "peers.svg").write_text(side_by_side_report.chart(peers))
     if options.optimize.exists():
-        bounds = ROOFLINE.read_text() if ROOFLINE.exists() else ""
-        own[OPTIMIZED_HEADING] = joined(optimize_report.section(optimize_results.read(options.optimize), bounds))
+        beside = [page.read_text().strip() for page in (ROOFLINE, XLA) if page.exists()]
+        own[OPTIMIZED_HEADING] = joined(optimize_report.section(optimize_results.read(options.optimize), beside))
     if options.tuning.exists():
         own[TUNED_HEADING] = joined(tuning_report.section(tuning_results.read(options.tuning)))
     written.write_text(with_sections(present, {heading: own[heading] for heading in OTHERS if heading in own}))

@@ -92,13 +92,15 @@ def wide_and_deep(target: Path) -> None:
     _write(keras.Model({**numbers, **words}, {"probability": probability}, name="wide_and_deep"), target)
 
 
-def _image_network(application: str, name: str, fitted_rows: int, normalized_rows: int, target: Path) -> None:
+def _image_network(
+    application: str, name: str, fitted_rows: int, normalized_rows: int, target: Path, offset: float = 0.0
+) -> None:
     """x [None, side, side, 3] -> 1000 classes, of which the first have been learnt; its weights are random but the last.
 
-    Residual branches are kept small, MobileNet's depthwise kernels nearly means, and EfficientNet's swish is fed where it bends
-    little: a deep random network is chaotic otherwise, what training makes of it is not, and what it says of an image has
-    nothing to do with what it says of another that looks the same. The normalizations see a black image and noise too: where
-    they do not, both grow from layer to layer until rounding decides.
+    Residual branches are kept small, MobileNet's depthwise kernels nearly means, and in the deepest network swish is fed where
+    it bends little, at `offset`: a deep random network is chaotic otherwise, what training makes of it is not, and what it says
+    of an image has nothing to do with what it says of another that looks the same. The normalizations see a black image and
+    noise too: where they do not, both grow from layer to layer until rounding decides.
     """
     import keras
 
@@ -111,9 +113,9 @@ def _image_network(application: str, name: str, fitted_rows: int, normalized_row
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
             is_end = layer.name.endswith(_BRANCH_ENDS)
-            offset = 1.5 if application.startswith("EfficientNet") and not is_end and layer.name != _TOP else 0.0
+            centre = 0.0 if is_end or layer.name == _TOP else offset
             layer.gamma.assign((0.25 if is_end else 1.0) * random.uniform(0.7, 1.3, layer.gamma.shape))
-            layer.beta.assign(random.normal(offset, 0.1, layer.beta.shape))
+            layer.beta.assign(random.normal(centre, 0.1, layer.beta.shape))
         elif isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0
         elif isinstance(layer, keras.layers.DepthwiseConv2D) and application == "MobileNetV2":
@@ -274,8 +276,8 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
     "wide_and_deep": wide_and_deep,
     "mobilenet_v2": partial(_image_network, "MobileNetV2", "mobilenet_v2", 128, 32),
     "resnet50": partial(_image_network, "ResNet50", "resnet50", 64, 16),
-    "efficientnet_b0": partial(_image_network, "EfficientNetB0", "efficientnet_b0", 192, 16),
-    "efficientnet_b5": partial(_image_network, "EfficientNetB5", "efficientnet_b5", 192, 8),
+    "efficientnet_b0": partial(_image_network, "EfficientNetB0", "efficientnet_b0", 64, 16),
+    "efficientnet_b5": partial(_image_network, "EfficientNetB5", "efficientnet_b5", 192, 8, offset=1.5),
     "conv1d_text": conv1d_text,
     "lstm_text": lstm_text,
     "two_tower": two_tower,

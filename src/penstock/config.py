@@ -179,6 +179,11 @@ class ServeOptions:
         return sizes
 
     @property
+    def tag_names(self) -> tuple[str, ...]:
+        """--tags, one by one."""
+        return tuple(self.tags.split(","))
+
+    @property
     def variant_names(self) -> tuple[str, ...]:
         """--variants as two names, or none. Raises UsageError."""
         names = tuple(name.strip() for name in self.variants.split(",") if name.strip())

@@ -186,9 +186,9 @@ def _subject(version: Path, common: ServeOptions, *, has_script: bool) -> tuple[
     """What is known of the model without serving it."""
     if not (version / GRAPH_FILE).is_file():
         return Subject(("auto",), False, True, has_script, has_own_threads=False), {}
-    saved = read_saved_model(version, tuple(common.tags.split(",")))
+    saved = read_saved_model(version, common.tag_names)
     batches = any(signature.takes_batches for signature in saved.signatures.values())
-    engines = (TENSORFLOW,) if saved.is_stateful else (TENSORFLOW, *_engines_of_plan(version, common.tags.split(",")))
+    engines = (TENSORFLOW,) if saved.is_stateful else (TENSORFLOW, *_engines_of_plan(version, common.tag_names))
     return Subject(engines, saved.is_stateful, batches, has_script, has_plan=len(engines) > 1), dict(saved.signatures)
 
 
@@ -199,7 +199,7 @@ def _defaults(version: Path, common: ServeOptions) -> Setting:
         "auto",
         common.plan,
         prefers_tflite=common.prefer_tflite,
-        tags=common.tags.split(","),
+        tags=common.tag_names,
         device=common.device,
     )
     threads = choice.variant.threads if choice.variant else 0

@@ -44,7 +44,7 @@ class HostSpecs:
             version.model,
             version.version,
             str(version.path),
-            tuple(options.tags.split(",")),
+            options.tag_names,
             options.intra_op or version.threads or (choice.variant.threads if choice.variant else 0),
             options.inter_op,
             self._session_config,

@@ -156,7 +156,7 @@ class Hosts:
                 options.plan,
                 prefers_tflite=options.prefer_tflite,
                 variants=options.variant_names,
-                tags=options.tags.split(","),
+                tags=options.tag_names,
                 device=options.device,
             )
         except OSError as error:
