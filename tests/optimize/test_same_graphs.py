@@ -176,6 +176,14 @@ def test_loops_recursion_and_what_is_missing_end(tmp_path: Path) -> None:
     assert model.firsts(tmp_path) == APART  # names count in a function that calls itself
 
 
+def test_a_function_that_does_not_say_what_it_returns_is_none_of_the_others(tmp_path: Path) -> None:
+    model = Model()
+    for number in range(2):
+        put_function(model.graph, f"inner_{number}", b"weight")
+    del next(one for one in model.graph.library.function if one.signature.name == "inner_1").ret["y"]
+    assert model.firsts(tmp_path) == APART
+
+
 def test_a_deep_graph_is_walked(tmp_path: Path) -> None:
     model = Model()
     for number in range(2):

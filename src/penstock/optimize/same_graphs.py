@@ -97,7 +97,7 @@ class _Values:
 
     def _of_value(self, value: str) -> bytes:
         name, _, port = value.removeprefix("^").partition(":")
-        return _told("control" if value[0] == "^" else "value", port or "0", self._digests.get(name) or _told("loop", name))
+        return _told("control" if value.startswith("^") else "value", port or "0", self._digests.get(name) or _told("loop", name))
 
     def _of_node(self, node: Any) -> bytes:
         attributes = {attribute.key: attribute.value for attribute in node.attr if not attribute.key.startswith("_")}
